@@ -1,0 +1,163 @@
+"""The training loop, to be read from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from copy import deepcopy
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Subset
+
+from geosam.finetune.batches import Batch, Batches
+from geosam.finetune.losses import binary_cross_entropy, dice, intersection_over_union, iou_head
+from geosam.finetune.recipe import Recipe, Schedule
+from geosam.models.network import TinySam, TinySamConfig
+
+SAVE_EVERY_S = 240.0
+
+
+def train(recipe: Recipe, root: Path, out: Path, *, device: str = "cpu", resume: bool = False) -> Path:
+    """Train a small SAM from scratch, or go on from where an earlier run was cut off.
+
+    Args:
+        recipe: Data, schedule and model.
+        root: Folder under which the recipe's data folders lie.
+        out: Receives ``model.safetensors`` (the averaged weights), ``state.pt`` and ``log.jsonl``.
+        device: A torch device.
+        resume: Go on from ``state.pt``; the n-th batch is the same as in an unbroken run.
+
+    Returns:
+        Path of the weights.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    schedule = recipe.schedule
+    torch.manual_seed(schedule.seed)
+    model = TinySam(TinySamConfig(**recipe.model)).to(torch.device(device)).to(memory_format=torch.channels_last)
+    averaged = deepcopy(model).eval().requires_grad_(False)
+    optimizer = torch.optim.AdamW(_groups(model, schedule.weight_decay), lr=schedule.learning_rate)
+    first, spent = 0, 0.0
+    if resume and (out / "state.pt").exists():
+        first, spent = _load(out / "state.pt", model, averaged, optimizer)
+    batches = Subset(Batches(recipe, root, out.parent / "synth"), range(first, schedule.steps))
+    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
+    begun, saved = time.monotonic() - spent, time.monotonic()
+    step = first
+    for step, batch in enumerate(loader, start=first):
+        elapsed = time.monotonic() - begun
+        done = max(elapsed / (schedule.minutes * 60), step / schedule.steps)
+        if done >= 1:
+            break
+        rate = _set_rate(optimizer, schedule, step, done)
+        figures = _step(model, optimizer, batch, schedule, device)
+        _average(averaged, model, min(schedule.ema, (1 + step) / (10 + step)))
+        if step % 20 == 0:
+            _log(out / "log.jsonl", {"step": step, "elapsed_s": round(elapsed, 1), "rate": rate, **figures})
+        if time.monotonic() - saved > SAVE_EVERY_S:
+            _save(out, model, averaged, optimizer, step + 1, elapsed)
+            saved = time.monotonic()
+    _save(out, model, averaged, optimizer, step, time.monotonic() - begun)
+    return out / "model.safetensors"
+
+
+def forward(model: TinySam, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits float (N, 1, S, S) and predicted IoUs float (N, 1) of a batch."""
+    features = model.encode(batch.images)
+    has_mask = batch.has_mask if bool(batch.has_mask.any()) else None
+    mask = None if has_mask is None else batch.mask
+    logits, iou = model.decode(features, batch.points, batch.labels, mask=mask, has_mask=has_mask, origin=batch.origin)
+    side = batch.images.shape[-1]
+    return F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False), iou.float()
+
+
+def _step(
+    model: TinySam, optimizer: torch.optim.Optimizer, batch: Batch, schedule: Schedule, device: str
+) -> dict[str, float]:
+    """One update; gives back the figures of the log."""
+    batch = _to(batch, device)
+    with torch.autocast(torch.device(device).type, torch.bfloat16):
+        logits, predicted = forward(model, batch)
+    target, known = (batch.label == 255).float(), (batch.label != 128).float()
+    parts = {
+        "bce": binary_cross_entropy(logits, target, known).mean(),
+        "dice": dice(logits, target, known).mean(),
+        "iou_head": iou_head(predicted, logits, target, known).mean(),
+    }
+    loss = parts["bce"] + parts["dice"] + 0.1 * parts["iou_head"]
+    if not torch.isfinite(loss):
+        optimizer.zero_grad(set_to_none=True)
+        return {"skipped": 1.0}
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    iou = intersection_over_union(logits.detach(), target, known).mean()
+    return {name: round(float(value.detach()), 4) for name, value in {**parts, "iou": iou}.items()}
+
+
+def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
+    """Weights decay; biases, norms and embeddings of single tokens do not."""
+    matrices = [p for p in model.parameters() if p.ndim > 1 and p.shape[0] > 4]
+    others = [p for p in model.parameters() if not (p.ndim > 1 and p.shape[0] > 4)]
+    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, done: float) -> float:
+    """Linear warm-up, then a cosine down to a hundredth over the share of the budget that is done."""
+    rate = schedule.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
+    rate *= min(1.0, (step + 1) / schedule.warmup_steps)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    return rate
+
+
+@torch.no_grad()
+def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
+    """Exponential moving average of weights and of batch-norm statistics."""
+    for mean, value in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
+        if mean.dtype.is_floating_point:
+            mean.lerp_(value, 1 - keep)
+        else:
+            mean.copy_(value)
+
+
+def _to(batch: Batch, device: str) -> Batch:
+    if device == "cpu":
+        return batch
+    moved: dict[str, Any] = {k: v.to(device) for k, v in vars(batch).items() if isinstance(v, Tensor)}
+    return replace(batch, **moved)
+
+
+def _save(
+    out: Path, model: TinySam, averaged: nn.Module, optimizer: torch.optim.Optimizer, step: int, elapsed: float
+) -> None:
+    """Write weights and state, each under another name first."""
+    weights = {name: value.contiguous() for name, value in averaged.state_dict().items()}
+    save_file(weights, out / "model.part", metadata={"config": json.dumps(model.config.to_dict())})
+    (out / "model.part").replace(out / "model.safetensors")
+    state = {
+        "model": model.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict(),
+        "step": step, "elapsed": elapsed,
+    }  # fmt: skip
+    torch.save(state, out / "state.part")
+    (out / "state.part").replace(out / "state.pt")
+
+
+def _load(path: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    model.load_state_dict(state["model"])
+    averaged.load_state_dict(state["averaged"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"]), float(state["elapsed"])
+
+
+def _log(path: Path, row: dict[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as stream:
+        stream.write(json.dumps(row) + "\n")

@@ -1,0 +1,148 @@
+"""The whole way from an orthoimage to river polygons; the only room that knows the order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from geosam.mosaic import Mosaic
+from geosam.options import SegmentOptions
+from geosam.pipeline.guess import at_working_gsd, first_guess
+from geosam.pipeline.outputs import Outputs, work_folder, write_json
+from geosam.pipeline.report import Clock, Progress, report_of
+from geosam.scene import Scene
+from geosam.tiling import plan_tiles
+from geosam.vector import Strip, polygonize, write_rivers
+
+if TYPE_CHECKING:
+    import geopandas as gpd
+    import xarray
+
+    from geosam.models import PromptableModel
+
+__all__ = ["Outputs", "Progress", "Rivers", "at_working_gsd", "first_guess", "segment"]
+
+
+@dataclass(frozen=True)
+class Rivers:
+    """The result of a run."""
+
+    polygons: gpd.GeoDataFrame
+    """One water body a row in the scene's CRS: id, area_m2, perimeter_m, probability, scene, model."""
+    report: dict[str, Any]
+    """Tiles, seconds a stage, device, memory, model, coarse mask, warnings, options; plain JSON values."""
+
+    @property
+    def failed_tiles(self) -> int:
+        """Tiles that raised; they are nodata in the result."""
+        return int(self.report["tiles"]["failed"])
+
+
+def segment(
+    scene: str | Path | xarray.DataArray | Scene,
+    options: SegmentOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    probability: str | Path | None = None,
+    mask: str | Path | None = None,
+    report: str | Path | None = None,
+    model: PromptableModel | None = None,
+    overwrite: bool = False,
+    resume: bool = False,
+    progress: Progress | None = None,
+) -> Rivers:
+    """River polygons from an orthoimage.
+
+    Args:
+        scene: Path, URL or GDAL name of a raster, an xarray.DataArray with a georeference, or an open scene.
+        options: Every stage's options.
+        out: Polygons: .geojson (lon/lat by RFC 7946), .gpkg, .fgb or .parquet (in the scene's CRS).
+        probability: GeoTIFF of the probability of water.
+        mask: GeoTIFF of the water mask.
+        report: JSON report of the run.
+        model: A loaded model, so that many scenes share it; None: loaded as ``options.model`` says.
+        overwrite: Replace outputs that exist.
+        resume: Go on from the strips that a killed run with the same ``out`` finished.
+        progress: Told the stage, the work done and the work in all.
+
+    Returns:
+        Polygons and report. Nothing found is an empty table, not an error.
+
+    Raises:
+        SceneError: The raster cannot be used as it is.
+        ModelError: The model cannot be loaded.
+        OptionsError: Options contradict each other.
+        OutputError: An output cannot be written; nothing existing was touched.
+        RunError: Every tile failed.
+    """
+    options = SegmentOptions() if options is None else options
+    outputs = Outputs(*(None if path is None else Path(path) for path in (out, probability, mask, report)))
+    outputs.check(overwrite)
+    clock = Clock(progress)
+    with clock.stage("open"):
+        opened = scene if isinstance(scene, Scene) else Scene.open(scene, options.scene)
+        outputs.check(overwrite, opened.has_crs)
+        loaded = _load(options) if model is None else model
+        working = at_working_gsd(opened, options.scene)
+    with work_folder(outputs, resume) as folder:
+        return _run(working, loaded, options, outputs, folder, clock, overwrite, resume)
+
+
+def _load(options: SegmentOptions) -> PromptableModel:
+    from geosam.models import load_model
+
+    return load_model(options.model)
+
+
+def _run(
+    scene: Scene,
+    model: PromptableModel,
+    options: SegmentOptions,
+    outputs: Outputs,
+    folder: Path,
+    clock: Clock,
+    overwrite: bool,
+    resume: bool,
+) -> Rivers:
+    """Coarse mask, tiles, polygons, files: in this order."""
+    from geosam import predict
+
+    with clock.stage("coarse") as tell:
+        coarse = first_guess(scene, model, options, folder, tell)
+    with clock.stage("predict") as tell:
+        plan = plan_tiles(scene.shape, model.tile_px, options.tiles.overlap_px)
+        signature = predict.signature(scene, coarse, model, options)
+        mosaic = Mosaic.open(folder / "strips", plan, scene.geobox, signature, resume=resume)
+        tiles = predict.run(scene, coarse, plan, model, options, mosaic, progress=tell)
+    threshold = model.threshold if options.vector.threshold is None else options.vector.threshold
+    with clock.stage("vectorize"):
+        rivers = polygonize(
+            _water(mosaic, threshold), scene.geobox, options.vector,
+            scene=scene.name, model=model.name, has_crs=scene.has_crs,
+        )  # fmt: skip
+    with clock.stage("write"):
+        _write_rasters(mosaic, outputs, threshold)
+        if outputs.vector is not None:
+            write_rivers(rivers, outputs.vector, overwrite)
+    facts = report_of(scene, model, coarse, tiles, rivers, options, threshold, clock)
+    if outputs.report is not None:
+        write_json(outputs.report, facts)
+    return Rivers(rivers, facts)
+
+
+def _water(mosaic: Mosaic, threshold: float) -> Iterator[Strip]:
+    for row_off, values in mosaic.strips():
+        water = values > np.float32(threshold)  # NaN compares False: nodata is not water.
+        if water.any():
+            yield Strip(row_off, water, values)
+
+
+def _write_rasters(mosaic: Mosaic, outputs: Outputs, threshold: float) -> None:
+    if outputs.probability is not None:
+        mosaic.write_probability(outputs.probability)
+    if outputs.mask is not None:
+        mosaic.write_mask(outputs.mask, threshold)

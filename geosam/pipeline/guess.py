@@ -1,0 +1,84 @@
+"""At which resolution a scene is run, and where the first guess of water comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from geosam.coarse import CoarseMask, coarse_mask
+from geosam.options import SceneOptions, SegmentOptions
+from geosam.scene import Scene
+
+if TYPE_CHECKING:
+    from geosam.models import PromptableModel
+
+FINEST_GSD_M = 0.25
+"""Finest working resolution of ``gsd="auto"``: river-tiny's training spans 0.15 m to 10 m, and a river
+needs to be seen whole more than its ripples do."""
+
+LEAST_SIDE_PX = 1024
+"""``gsd="auto"`` does not shrink a scene below this: a small scene has to keep its detail."""
+
+LOOK_SIDE_PX = 1024
+"""A scene up to this size is looked at in full by the ``learned`` coarse mask, a larger one at half
+resolution, which costs a quarter of a full run."""
+
+
+def at_working_gsd(scene: Scene, options: SceneOptions) -> Scene:
+    """The scene at the resolution it is to be run at.
+
+    ``auto`` is the scene's own, except that finer than :data:`FINEST_GSD_M` is brought up to it as
+    far as :data:`LEAST_SIDE_PX` allows.
+    """
+    if options.gsd == "native" or not scene.has_crs:
+        return scene
+    if isinstance(options.gsd, float):
+        return scene.at_gsd(options.gsd)
+    room = min(scene.shape) / LEAST_SIDE_PX  # How many times coarser the scene may become.
+    wanted = min(FINEST_GSD_M, scene.gsd_m * max(room, 1.0))
+    return scene.at_gsd(wanted) if wanted > 1.05 * scene.gsd_m else scene
+
+
+def first_guess(
+    scene: Scene, model: PromptableModel, options: SegmentOptions, folder: Path, progress: Callable[[int, int], None]
+) -> CoarseMask:
+    """The coarse mask, by an index or a colour rule, or by the model itself without prompts.
+
+    ``auto`` trusts an index where the scene has near infrared and the index has two modes; where
+    there is only RGB it asks the model, if that was trained to work without prompts, since no
+    colour rule carries over from one river to the next.
+    """
+    path = folder / "coarse.tif"
+    ask_model = options.coarse.method == "learned"
+    if options.coarse.method == "auto" and "none" in model.understands and not _has_index(scene):
+        ask_model = True
+    if not ask_model:
+        return coarse_mask(scene, options.coarse, path=path, progress=progress)
+    return _learned(scene, model, options, folder, progress)
+
+
+def _learned(
+    scene: Scene, model: PromptableModel, options: SegmentOptions, folder: Path, progress: Callable[[int, int], None]
+) -> CoarseMask:
+    from geosam.predict import unprompted
+
+    side = max(scene.shape)
+    look = scene.decimated(side // 2) if side > LOOK_SIDE_PX and scene.has_crs else scene
+    threshold = 0.5 if options.coarse.threshold is None else options.coarse.threshold
+    seen = unprompted(look, model, options, folder / "look.tif", threshold=threshold, progress=progress)
+    from_file = options.coarse.model_copy(update={"method": str(seen), "threshold": None})
+    found = coarse_mask(scene, from_file, path=folder / "coarse.tif")
+    reason = f"learned: {model.name} without prompts at {_metres(look)}"
+    if options.coarse.method == "auto":
+        reason += ", since no band beyond red, green and blue is known and no colour rule fits every river"
+    return replace(found, method="learned", threshold=threshold, reason=reason)
+
+
+def _has_index(scene: Scene) -> bool:
+    return "green" in scene.bands and bool({"nir", "swir1"} & set(scene.bands))
+
+
+def _metres(scene: Scene) -> str:
+    return f"{scene.gsd_m:.3g} m" if scene.has_crs else f"{scene.shape[1]} x {scene.shape[0]} px"

@@ -1,0 +1,183 @@
+"""The picture under every map: the ortho with a scale bar, a north arrow and a legend.
+
+Figures are plain :class:`matplotlib.figure.Figure` objects drawn by Agg: no pyplot, no display, no state that is
+shared with the caller's own plots.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pyproj
+from affine import Affine
+from matplotlib import patheffects
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
+from geosam.errors import OutputError
+from geosam.scene import Scene
+
+MAX_SIDE_PX = 1400
+"""Longest side that is read for a picture: fills a screen, and costs the same for a scene of any size."""
+
+_HALO = [patheffects.withStroke(linewidth=3, foreground="black", alpha=0.6)]
+_UNKNOWN_GREY = 235
+
+
+class Picture(Figure):
+    """A figure that also shows itself in a notebook, with or without pyplot."""
+
+    def _repr_png_(self) -> bytes:
+        stream = io.BytesIO()
+        self.savefig(stream, format="png", dpi=100)
+        return stream.getvalue()
+
+
+@dataclass(frozen=True)
+class Canvas:
+    """A figure, one of its axes, and the decimated scene whose pixels are the axes' coordinates."""
+
+    figure: Picture
+    axes: Axes
+    scene: Scene
+
+    def legend(self, handles: list[Artist]) -> None:
+        """Put a legend under the picture, where it hides no river."""
+        self.axes.legend(
+            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False, borderaxespad=0
+        )
+
+
+def look(scene: Scene | str | Path, max_side_px: int = MAX_SIDE_PX) -> Scene:
+    """The scene at the coarser grid of a picture; reading it costs the same for a scene of any size."""
+    scene = scene if isinstance(scene, Scene) else Scene.open(scene)
+    return scene.decimated(max_side_px) if max(scene.shape) > max_side_px else scene
+
+
+def canvases(small: Scene, titles: list[str], *, grey: bool = False) -> list[Canvas]:
+    """One picture of the ortho a title, side by side in one figure.
+
+    Args:
+        small: A scene small enough to be read whole, from :func:`look`.
+        titles: Title of each picture.
+        grey: Draw the ortho pale and without colour, so that colours on it can be told apart.
+    """
+    height, width = small.shape
+    side = 9.0 if len(titles) == 1 else 6.5
+    scale = side / max(height, width)
+    size = (max(width * scale, 4.5) * len(titles), max(height * scale, 2.0) + 0.9)
+    figure = Picture(figsize=size, layout="constrained")
+    image = background(small, grey=grey)
+    columns = np.atleast_1d(figure.subplots(1, len(titles)))
+    return [_canvas(figure, axes, small, image, title) for axes, title in zip(columns, titles, strict=True)]
+
+
+def background(small: Scene, *, grey: bool = False) -> NDArray[np.uint8]:
+    """The stretched ortho, uint8 (h, w, 3); pixels without data are light grey."""
+    height, width = small.shape
+    rgb, valid = small.read_rgb(Window(0, 0, width, height))
+    if grey:
+        rgb = np.repeat(150 + rgb.mean(axis=-1, keepdims=True) * 0.35, 3, axis=-1).astype(np.uint8)
+    return np.where(valid[..., None], rgb, np.uint8(_UNKNOWN_GREY)).astype(np.uint8)
+
+
+def save(figure: Figure, path: str | Path, *, overwrite: bool = False, dpi: int = 150) -> Path:
+    """Write a figure as PNG, JPEG, PDF or SVG by the suffix; it appears whole or not at all.
+
+    Raises:
+        OutputError: The folder is missing, the file exists, or the suffix is unknown.
+    """
+    path = Path(path)
+    if path.exists() and not overwrite:
+        raise OutputError(f"{path} exists. Say --overwrite to replace it, or give another --out.")
+    if not path.parent.is_dir():
+        raise OutputError(f"{path.parent} is not a folder. Make it first, or give another --out.")
+    kind = path.suffix.lower().lstrip(".")
+    if kind not in figure.canvas.get_supported_filetypes():
+        raise OutputError(
+            f"{path} does not end like a picture. Give --out a name that ends in .png, .jpg, .pdf or .svg."
+        )
+    partial = path.with_name(f".{path.name}.partial")
+    try:
+        figure.savefig(partial, format=kind, dpi=dpi)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return path
+
+
+def _canvas(figure: Picture, axes: Axes, small: Scene, image: NDArray[np.uint8], title: str) -> Canvas:
+    height, width = small.shape
+    axes.imshow(image, extent=(0, width, height, 0), interpolation="antialiased")
+    axes.set(xlim=(0, width), ylim=(height, 0), title=title)
+    axes.set_axis_off()
+    _scale_bar(axes, small)
+    if small.has_crs:
+        _north_arrow(axes, small)
+    return Canvas(figure, axes, small)
+
+
+def _scale_bar(axes: Axes, small: Scene) -> None:
+    height, width = small.shape
+    unit_per_px = small.gsd_m if small.has_crs else 1.0
+    length = round_length(width * unit_per_px / 4)
+    x, y, thick = width * 0.03, height * 0.96, max(height, width) * 0.006
+    axes.add_patch(
+        Rectangle((x, y - thick), length / unit_per_px, thick, facecolor="white", edgecolor="black", linewidth=0.6)
+    )
+    text = _length_text(length) if small.has_crs else f"{length:g} px"
+    axes.text(x, y - 1.8 * thick, text, color="white", va="bottom", fontsize=9, path_effects=_HALO)
+
+
+def round_length(longest: float) -> float:
+    """The largest of 1, 2, 5, 10, 20, 50, ... (and their fractions) that is not above ``longest``."""
+    power = 10.0 ** math.floor(math.log10(longest))
+    return max(step * power for step in (1, 2, 5) if step * power <= longest)
+
+
+def _length_text(metres: float) -> str:
+    if metres >= 1000:
+        return f"{metres / 1000:g} km"
+    return f"{metres:g} m" if metres >= 1 else f"{metres * 100:g} cm"
+
+
+def mapped(affine: Affine, xy: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points (..., 2) through an affine; its own operator changes name between versions of the affine package."""
+    matrix = np.array([[affine.a, affine.b], [affine.d, affine.e]])
+    return np.asarray(xy @ matrix.T + (affine.c, affine.f))
+
+
+def _north_arrow(axes: Axes, small: Scene) -> None:
+    height, width = small.shape
+    direction = north(small)
+    length = 0.07 * max(height, width)
+    centre = np.array([width - 0.9 * length, 0.9 * length])
+    tail, head = centre - direction * length / 2, centre + direction * length / 2
+    style = {"arrowstyle": "-|>", "color": "white", "linewidth": 2, "path_effects": _HALO}
+    axes.annotate("", xy=tuple(head), xytext=tuple(tail), arrowprops=style)
+    x, y = centre - direction * length * 0.8
+    axes.text(x, y, "N", color="white", ha="center", va="center", fontsize=9, path_effects=_HALO)
+
+
+def north(small: Scene) -> NDArray[np.float64]:
+    """Unit vector of true north at the scene's centre, as (x, y) in pixels, y down.
+
+    From the grid itself, since rotated and south-up grids exist, and in UTM grid north is not true north.
+    """
+    height, width = small.shape
+    affine = small.geobox.affine
+    to_lonlat = pyproj.Transformer.from_crs(str(small.geobox.crs), "EPSG:4326", always_xy=True)
+    lon, lat = to_lonlat.transform(*mapped(affine, np.array([width / 2, height / 2])))
+    step = 1e-4 if lat < 89.9 else -1e-4
+    moved = to_lonlat.transform(lon, lat + step, direction="INVERSE")
+    x, y = mapped(~affine, np.array(moved))
+    vector = np.array([x - width / 2, y - height / 2]) * np.sign(step)
+    return np.asarray(vector / max(float(np.hypot(*vector)), 1e-12))

@@ -1,0 +1,215 @@
+"""The main thread: batches of one tile row through the model, and what becomes of every tile."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from geosam.errors import RunError
+from geosam.mosaic import Mosaic
+from geosam.predict.reading import Fate, Look, Ready
+from geosam.tiling import Tile
+
+if TYPE_CHECKING:
+    from geosam.models import PromptableModel
+
+
+@dataclass(frozen=True)
+class TileReport:
+    """What became of the tiles of a run."""
+
+    total: int
+    nodata: int
+    """Tiles without a valid pixel; never run."""
+    dry: int
+    """Tiles without coarse water; not run."""
+    run: int
+    failed: int
+    """Tiles that raised; nodata in the output."""
+    failures: tuple[str, ...]
+    """A line for each failed tile: where it is and why it failed."""
+    seconds: dict[str, float]
+    """Seconds the main thread spent: ``wait`` (for the readers), ``embed``, ``decode``, ``mosaic``."""
+    batch_size: int
+    """Tiles a batch at the end; smaller than asked for where memory ran out."""
+
+
+class Tally:
+    """Counts by tile row; a row's own go with its strip, so that a resumed run can add them up."""
+
+    def __init__(self, records: Sequence[dict[str, Any]]) -> None:
+        self.counts: Counter[str] = Counter()
+        self.failures: list[str] = []
+        self.seconds: dict[str, float] = dict.fromkeys(("wait", "embed", "decode", "mosaic"), 0.0)
+        for record in records:
+            self._add(record)
+        self._begin()
+
+    def _begin(self) -> None:
+        self.row: dict[str, Any] = {"nodata": 0, "dry": 0, "run": 0, "failed": 0, "failures": []}
+
+    def _add(self, record: dict[str, Any]) -> None:
+        self.counts.update({key: record[key] for key in ("nodata", "dry", "run", "failed")})
+        self.failures += record["failures"]
+
+    @property
+    def done(self) -> int:
+        """Tiles whose fate is settled."""
+        return self.counts.total() + sum(int(self.row[fate]) for fate in ("nodata", "dry", "run", "failed"))
+
+    def end_row(self) -> dict[str, Any]:
+        """Close the row and return its record."""
+        record = self.row
+        self._add(record)
+        self._begin()
+        return record
+
+    def report(self, total: int, limit: int) -> TileReport:
+        """The counts so far."""
+        nodata, dry, ran, failed = (self.counts[key] for key in ("nodata", "dry", "run", "failed"))
+        seconds = {stage: round(spent, 3) for stage, spent in self.seconds.items()}
+        return TileReport(total, nodata, dry, ran, failed, tuple(self.failures), seconds, limit)
+
+
+@dataclass
+class Batcher:
+    """The main thread: gathers tiles of one row, computes, hands on to the mosaic."""
+
+    model: PromptableModel
+    limit: int
+    mosaic: Mosaic
+    tally: Tally
+    batch: list[tuple[Tile, Ready]] = field(default_factory=list)
+
+    def take(self, look: Look, future: Future[Ready] | None) -> None:
+        """Settle a tile at once, or put it into the batch."""
+        if future is None:
+            self._settle(look.tile, look.fate, look.valid)
+            return
+        began = time.perf_counter()
+        try:
+            ready = future.result()
+        except Exception as error:
+            self._failed(look.tile, _Fault.of(error))
+            return
+        finally:
+            self.tally.seconds["wait"] += time.perf_counter() - began
+        if ready.fate != "run":
+            self._settle(look.tile, ready.fate, ready.valid)
+            return
+        self.batch.append((look.tile, ready))
+        if len(self.batch) >= self.limit:
+            self._flush()
+
+    def finish_row(self, row: int) -> None:
+        """Compute what is left of a tile row and write its strip."""
+        self._flush()
+        with self._clock("mosaic"):
+            self.mosaic.finish_row(row, self.tally.end_row())
+
+    def _flush(self) -> None:
+        """Compute the batch: by halves where memory runs out, one by one where a tile raises."""
+        todo, self.batch = self.batch, []
+        while todo:
+            part, todo = todo[: self.limit], todo[self.limit :]
+            outcome = self._try(part)
+            if not isinstance(outcome, _Fault):
+                self._blend(part, outcome)
+            elif len(part) == 1:
+                self._failed(part[0][0], outcome)
+            elif outcome.out_of_memory:
+                # Half of what was tried, not of what was asked for; and for the rest of the run.
+                self.limit = len(part) // 2
+                todo = part + todo
+            else:
+                self._one_by_one(part)
+
+    def _one_by_one(self, part: list[tuple[Tile, Ready]]) -> None:
+        """Find the tile that spoils its batch: the others must not fail with it."""
+        for one in part:
+            outcome = self._try([one])
+            if isinstance(outcome, _Fault):
+                self._failed(one[0], outcome)
+            else:
+                self._blend([one], outcome)
+
+    def _try(self, part: list[tuple[Tile, Ready]]) -> NDArray[np.float32] | _Fault:
+        try:
+            return self._compute([ready for _, ready in part])
+        except Exception as error:  # Ctrl-C passes: it is no Exception.
+            fault = _Fault.of(error)
+        # Outside the except clause, where the traceback no longer keeps the batch's tensors alive.
+        if fault.out_of_memory and self.model.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return fault
+
+    @torch.inference_mode()
+    def _compute(self, part: list[Ready]) -> NDArray[np.float32]:
+        """Probabilities of a batch, float32 (B, tile_px, tile_px)."""
+        images = torch.from_numpy(np.stack([ready.image for ready in part if ready.image is not None]))
+        prompts = [ready.prompts for ready in part if ready.prompts is not None]
+        with self._clock("embed"):
+            embeddings = self.model.embed(images.to(self.model.device))
+        with self._clock("decode"):
+            logits = self.model.decode(embeddings, prompts)
+            probability: NDArray[np.float32] = logits.float().sigmoid().cpu().numpy()
+        wanted = (len(part), self.model.tile_px, self.model.tile_px)
+        if probability.shape != wanted:
+            raise RunError(f"model {self.model.name} gave logits of shape {probability.shape} instead of {wanted}.")
+        if np.isnan(probability).any():
+            raise RunError(f"model {self.model.name} gave NaN as {self.model.dtype}; try --dtype float32.")
+        return probability
+
+    def _blend(self, part: list[tuple[Tile, Ready]], probability: NDArray[np.float32]) -> None:
+        with self._clock("mosaic"):
+            for (tile, ready), values in zip(part, probability, strict=True):
+                self.mosaic.add(tile, values, ready.valid)
+        self.tally.row["run"] += len(part)
+
+    def _settle(self, tile: Tile, fate: Fate, valid: NDArray[np.bool_] | bool) -> None:
+        """Note a tile that will not run."""
+        with self._clock("mosaic"):
+            if fate == "dry":
+                self.mosaic.add_dry(tile, valid)
+            else:
+                self.mosaic.add_nothing(tile)
+        self.tally.row[fate] += 1
+
+    def _failed(self, tile: Tile, fault: _Fault) -> None:
+        self.tally.row["failures"].append(f"tile row {tile.row}, column {tile.col}: {fault.reason}")
+        self._settle(tile, "failed", False)
+
+    @contextmanager
+    def _clock(self, stage: str) -> Iterator[None]:
+        """Add the time spent to a stage."""
+        began = time.perf_counter()
+        yield
+        if self.model.device.type == "cuda" and stage == "embed":
+            # Else the encoder's work would count for the decoder, who waits for it.
+            torch.cuda.synchronize(self.model.device)
+        self.tally.seconds[stage] += time.perf_counter() - began
+
+
+@dataclass(frozen=True)
+class _Fault:
+    """Why a batch could not be computed, without its traceback."""
+
+    reason: str
+    out_of_memory: bool
+
+    @classmethod
+    def of(cls, error: Exception) -> _Fault:
+        text = " ".join(str(error).split())[:300]
+        # CUDA raises its own kind, MPS and the CPU allocator a bare RuntimeError with these words.
+        words = "out of memory" in text.lower() or "can't allocate memory" in text.lower()
+        full = isinstance(error, torch.OutOfMemoryError | MemoryError) or (isinstance(error, RuntimeError) and words)
+        return cls(f"{type(error).__name__}: {text}" if text else type(error).__name__, full)

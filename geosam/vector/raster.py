@@ -1,0 +1,181 @@
+"""Mask and probability rasters read by strips."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import numpy as np
+import numpy.typing as npt
+import rasterio
+from odc.geo.geobox import GeoBox
+from rasterio.errors import RasterioError
+from rasterio.windows import Window
+
+from geosam.errors import SceneError
+from geosam.options import VectorOptions
+from geosam.vector.assemble import DEFAULTS, Strip, polygonize
+from geosam.vector.corners import Bools
+
+STRIP_PX = 8_000_000
+"""Pixels read in one go, rounded to whole blocks of the file."""
+
+
+def polygonize_raster(
+    path: str | Path,
+    options: VectorOptions = DEFAULTS,
+    *,
+    scene: str | None = None,
+    model: str = "",
+    threshold: float = 0.5,
+    allow_no_crs: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> gpd.GeoDataFrame:
+    """Water bodies of a mask or probability raster, read by strips.
+
+    A probability raster is float in [0, 1], or whole numbers with a scale tag; a mask is whole
+    numbers, water 1 or 255 and dry 0. Nodata is not water.
+
+    Args:
+        path: Raster with one band (and perhaps alpha).
+        options: What is water and which polygons are kept; see :func:`polygonize`.
+        scene: Value of the column ``scene``; None: the file's stem.
+        model: Value of the column ``model``.
+        threshold: Probability above which a pixel is water where ``options.threshold`` is None.
+        allow_no_crs: Accept a raster without CRS; the result is then in pixels.
+        progress: Told the rows done and the rows in all.
+
+    Returns:
+        As :func:`polygonize`.
+
+    Raises:
+        SceneError: The file is missing, is no raster, has several bands, no CRS, or values that are neither mask
+            nor probability.
+    """
+    threshold = threshold if options.threshold is None else options.threshold
+    with _opened(path, allow_no_crs) as raster:
+        geobox = GeoBox(raster.shape, raster.transform, raster.crs)
+        strips = _strips(raster, path, threshold, progress)
+        name = Path(path).stem if scene is None else scene
+        return polygonize(strips, geobox, options, scene=name, model=model, has_crs=raster.crs is not None)
+
+
+def has_crs(path: str | Path) -> bool:
+    """Whether a mask or probability raster has a CRS.
+
+    Raises:
+        SceneError: As :func:`polygonize_raster`.
+    """
+    with _opened(path, allow_no_crs=True) as raster:
+        return bool(raster.crs)
+
+
+@contextmanager
+def _opened(path: str | Path, allow_no_crs: bool) -> Iterator[Any]:
+    """The raster, checked.
+
+    Raises:
+        SceneError: It cannot be used, or cannot be read to its end.
+    """
+    try:
+        with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"), rasterio.open(path) as raster:
+            _check(raster, path, allow_no_crs)
+            yield raster
+    except RasterioError as error:
+        found = "does not exist" if not _exists(path) else f"cannot be read as a raster ({error.__cause__ or error})"
+        raise SceneError(f"{path} {found}. Give a mask or probability raster.") from error
+
+
+def _exists(path: str | Path) -> bool:
+    return Path(path).exists() or "://" in str(path) or str(path).startswith("/vsi")
+
+
+def _check(raster: Any, path: str | Path, allow_no_crs: bool) -> None:
+    bands = [raster.colorinterp[band].name != "alpha" for band in range(raster.count)]
+    if sum(bands) != 1:
+        raise SceneError(
+            f"{path} has {sum(bands)} bands, and a mask or probability raster has one. "
+            "To find water in an image use geosam segment or geosam coarse."
+        )
+    if np.dtype(raster.dtypes[0]).kind not in "uif":
+        raise SceneError(
+            f"{path} holds {raster.dtypes[0]} numbers. Give a mask (uint8) or a probability (float) raster."
+        )
+    if raster.crs is None and not allow_no_crs:
+        raise SceneError(
+            f"{path} has no CRS. Assign one (gdal_edit.py -a_srs EPSG:...), or give --allow-no-crs "
+            "for polygons in pixel coordinates (.gpkg, .fgb or .parquet)."
+        )
+
+
+def _strips(
+    raster: Any, path: str | Path, threshold: float, progress: Callable[[int, int], None] | None
+) -> Iterator[Strip]:
+    """Strips of whole blocks, each read while the one before is worked on."""
+    block = raster.block_shapes[0][0]
+    rows = max(1, STRIP_PX // raster.width)
+    rows = max(block, rows // block * block) if block * raster.width <= 4 * STRIP_PX else rows
+    windows = [Window(0, row, raster.width, min(rows, raster.height - row)) for row in range(0, raster.height, rows)]
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(_read, raster, windows[0])
+        for done, window in enumerate(windows):
+            values, valid = coming.result()
+            if done + 1 < len(windows):
+                coming = reader.submit(_read, raster, windows[done + 1])
+            yield Strip(window.row_off, *_water(values, valid, raster, path, threshold))
+            if progress is not None:
+                progress(int(window.row_off + window.height), raster.height)
+
+
+def _read(raster: Any, window: Window) -> tuple[npt.NDArray[Any], Bools | None]:
+    """Values and where they are valid (None: everywhere, but for NaN)."""
+    values = raster.read(1, window=window)
+    flags = raster.mask_flag_enums[0]
+    if any(flag.name == "all_valid" for flag in flags) or (raster.nodata is not None and np.isnan(raster.nodata)):
+        return values, None
+    if any(flag.name == "nodata" for flag in flags):
+        return values, values != raster.nodata
+    return values, raster.read_masks(1, window=window) > 0
+
+
+def _water(
+    values: npt.NDArray[Any], valid: Bools | None, raster: Any, path: str | Path, threshold: float
+) -> tuple[Bools, npt.NDArray[np.floating] | None]:
+    """Water, and its probability where the raster holds one."""
+    scale, offset = raster.scales[0], raster.offsets[0]
+    if values.dtype.kind != "f" and (scale, offset) == (1.0, 0.0):
+        return _mask_water(values, valid, path), None
+    if (scale, offset) != (1.0, 0.0):
+        values = values.astype(np.float32) * np.float32(scale) + np.float32(offset)
+    water = values > threshold  # NaN is not
+    if valid is not None:
+        water &= valid
+    _check_range(values, valid, path)
+    return water, values
+
+
+def _mask_water(values: npt.NDArray[Any], valid: Bools | None, path: str | Path) -> Bools:
+    known = (values == 0) | (values == 1) | (values == 255)
+    if valid is not None:
+        known |= ~valid
+    if not known.all():
+        raise SceneError(
+            f"{path} holds whole numbers such as {values[~known][0]}, so it is no mask (0 and 1, or 0 and 255). "
+            "A probability raster is float from 0 to 1, or tells its scale in a tag (gdal_translate -a_scale)."
+        )
+    water: Bools = values != 0
+    return water if valid is None else water & valid
+
+
+def _check_range(values: npt.NDArray[np.floating], valid: Bools | None, path: str | Path) -> None:
+    known = values if valid is None else values[valid]
+    low, high = np.fmin.reduce(known, axis=None, initial=0.0), np.fmax.reduce(known, axis=None, initial=1.0)
+    if low < 0 or high > 1.0001:
+        raise SceneError(
+            f"{path} holds values from {low:g} to {high:g}, and probabilities are from 0 to 1. "
+            "For an index use geosam coarse; for per cent tell the scale in a tag (gdal_translate -a_scale 0.01)."
+        )

@@ -1,0 +1,131 @@
+"""The small SAM: batches, prompts and files behave, whatever its weights."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from geosam.errors import ModelError
+from geosam.models.network import TinySam, TinySamConfig
+from geosam.models.protocol import DRY_LOGIT
+from geosam.models.tiny import TinyModel, load_tiny
+from geosam.options import PromptOptions
+from geosam.prompts import Prompts, no_prompts, sample_prompts
+
+SIDE = 64
+
+
+@pytest.fixture(scope="module")
+def network():
+    torch.manual_seed(0)
+    net = TinySam(TinySamConfig(image_size=SIDE))
+    for part in net.modules():
+        if isinstance(part, torch.nn.BatchNorm2d):
+            part.running_mean.normal_(0, 0.2)
+            part.running_var.uniform_(0.5, 2)
+    return net.eval()
+
+
+@pytest.fixture(scope="module")
+def weights(network, tmp_path_factory):
+    path = tmp_path_factory.mktemp("tiny") / "model.safetensors"
+    tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+    save_file(tensors, path, metadata={"config": json.dumps(network.config.to_dict())})
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(weights):
+    return load_tiny(weights, name="tiny", device=torch.device("cpu"), dtype=torch.float32)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return torch.randint(0, 255, (3, 3, SIDE, SIDE), dtype=torch.uint8, generator=torch.Generator().manual_seed(1))
+
+
+def pond(top, left, size=16):
+    water = np.zeros((SIDE, SIDE), bool)
+    water[top : top + size, left : left + size] = True
+    return water
+
+
+def sampled(water, **options):
+    return sample_prompts(water, np.ones_like(water), PromptOptions(**options))
+
+
+def test_loading_and_summing_branches_keeps_the_encoding(network, model, images):
+    with torch.no_grad():
+        plain = network.encode(images).embedding
+    assert torch.allclose(model.embed(images).embedding, plain, atol=5e-3 * plain.abs().max().item())
+
+
+def test_a_batch_gives_what_each_tile_gives_alone(model, images):
+    both = pond(4, 4) | pond(40, 40)
+    prompts = [sampled(both), no_prompts(), sampled(both, dense=False, boxes=True, points=12)]
+    together = model.decode(model.embed(images), prompts)
+    for n, prompt in enumerate(prompts):
+        alone = model.decode(model.embed(images[n : n + 1]), [prompt])[0]
+        assert torch.allclose(together[n], alone, atol=1e-4)
+
+
+def test_bodies_are_joined_by_their_maximum(model, images):
+    left, right = (sampled(pond(24, at), dense=False, dry_points=0) for at in (4, 44))
+    both = Prompts(np.concatenate([left.points, right.points]), np.concatenate([left.labels, right.labels]))
+    features = model.embed(images[:1])
+    one, other, joint = (model.decode(features, [prompt]) for prompt in (left, right, both))
+    # They are joined at stride 4, before the mask is enlarged: where they cross, a little above the maximum.
+    above = joint - torch.maximum(one, other)
+    assert above.min() > -1e-4
+    assert above.abs().mean() < 0.1 * (one - other).abs().mean()
+
+
+def test_every_kind_of_prompt_changes_the_mask(model, images):
+    features = model.embed(images[:1])
+    water = pond(8, 8)
+    asked = [
+        no_prompts(), sampled(water), sampled(water, dense=False), sampled(water, dense=False, boxes=True),
+        sampled(pond(40, 40), dense=False),
+    ]  # fmt: skip
+    masks = [model.decode(features, [prompt]) for prompt in asked]
+    for n, mask in enumerate(masks):
+        assert all(not torch.allclose(mask, other, atol=1e-6) for other in masks[n + 1 :])
+
+
+def test_a_tile_without_a_body_is_dry(model, images):
+    found = model.decode(model.embed(images[:1]), [sampled(np.zeros((SIDE, SIDE), bool))])
+    assert (found == DRY_LOGIT).all()
+
+
+def test_positions_mean_the_same_at_every_tile_size(network):
+    """A tile placed inside a larger one by ``origin`` sees its points where the larger one has them."""
+    points, labels = torch.tensor([[[5.0, 9.0]]]), torch.ones(1, 1, dtype=torch.int64)
+    moved = network.prompt_encoder.points(points + torch.tensor([16.0, 32.0]), labels)
+    assert torch.allclose(moved, network.prompt_encoder.points(torch.tensor([[[21.0, 41.0]]]), labels))
+    small = network.prompt_encoder.grid_positions((2, 2), origin=(16.0, 32.0))
+    whole = network.prompt_encoder.grid_positions((4, 4))
+    assert torch.allclose(small, whole[:, :, 2:4, 1:3], atol=1e-5)
+
+
+def test_bfloat16_is_close_to_float32(weights, model, images):
+    low = load_tiny(weights, name="tiny", device=torch.device("cpu"), dtype=torch.bfloat16)
+    prompts = [sampled(pond(8, 8))] * 3
+    exact, rough = (m.decode(m.embed(images), prompts).sigmoid() for m in (model, low))
+    assert (exact - rough).abs().mean() < 0.02
+
+
+def test_what_a_model_was_not_trained_for_is_refused(network):
+    stock = TinySam(TinySamConfig(image_size=SIDE, no_prompt=False, dense_prompt=False))
+    model = TinyModel(stock, name="stock", sha256="", device=torch.device("cpu"), dtype=torch.float32)
+    assert model.understands == {"points", "boxes"}
+    features = model.embed(torch.zeros((1, 3, SIDE, SIDE), dtype=torch.uint8))
+    with pytest.raises(ModelError, match="without a prompt"):
+        model.decode(features, [no_prompts()])
+
+
+def test_weights_without_a_configuration_are_refused(network, tmp_path):
+    save_file({"x": torch.zeros(1)}, tmp_path / "bare.safetensors")
+    with pytest.raises(ModelError, match="no configuration"):
+        load_tiny(tmp_path / "bare.safetensors", name="bare", device=torch.device("cpu"), dtype=torch.float32)
