@@ -72,6 +72,7 @@ def load_folder(
     images: str = "images",
     masks: str = "masks",
     splits: Sequence[str] | None = None,
+    groups: Sequence[str] | None = None,
     except_groups: Sequence[str] = (),
     names: str = "*",
     columns: tuple[float, float] = (0.0, 1.0),
@@ -84,6 +85,7 @@ def load_folder(
         images: Subfolder of the images.
         masks: Subfolder of the labels.
         splits: Keep only these splits of the index.
+        groups: Keep only these groups of the index.
         except_groups: Leave out these groups of the index.
         names: Keep only images whose stem fits this pattern (``fnmatch``), such as ``t[1-6]_*``.
         columns: Share of each image's width to use.
@@ -98,10 +100,11 @@ def load_folder(
     pairs = list(_labelled(folder, images, masks, index, columns))
     pairs = [pair for pair in pairs if fnmatch(pair.name, names) and pair.group not in except_groups]
     pairs = [pair for pair in pairs if splits is None or pair.split in splits]
+    pairs = [pair for pair in pairs if groups is None or pair.group in groups]
     if negatives and (folder / "negatives").is_dir():
         pairs += [Pair(path, None, path.stem) for path in _pictures(folder / "negatives")]
     if not pairs:
-        raise DatasetError(f"{folder} has no labelled tile left with splits {splits} and names {names!r}.")
+        raise DatasetError(f"{folder} has no labelled tile left with splits {splits}, groups {groups} and names {names!r}.")
     return pairs
 
 

@@ -20,8 +20,9 @@ SCENE = ("--size", "2048", "--gsd", "0.5", "--seed", "3")
 
 @click.command()
 @click.option("--out", "folder", type=click.Path(path_type=Path), default=Path("demo"), show_default=True)
+@click.option("--model", default="river-tiny", show_default=True, help="Another model than the bundled one.")
 @click.option("--quick", is_flag=True, help="A small scene, to see whether everything is in place.")
-def command(folder: Path, quick: bool) -> None:
+def command(folder: Path, model: str, quick: bool) -> None:
     """Make a river scene, turn it into polygons, and say how good they are."""
     # The bundled model is all that is needed; a look-up on the hub would only cost time where there is no network.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -30,7 +31,8 @@ def command(folder: Path, quick: bool) -> None:
     scene, rivers, probability, picture = (str(path) for path in files.values())
     size = ("--size", "512") if quick else ()
     _run("synth", "--out", str(folder), *SCENE, *size, "--overwrite")
-    seconds = _run("segment", scene, "--out", rivers, "--probability", probability, "--overwrite")
+    other = () if model == "river-tiny" else ("--model", model)
+    seconds = _run("segment", scene, "--out", rivers, "--probability", probability, *other, "--overwrite")
     _run("plot", scene, rivers, "--out", picture, "--overwrite")
     click.echo()
     for path in (rivers, probability, picture):

@@ -29,7 +29,7 @@ class SceneOptions(_Options):
     """How the raster is read."""
 
     bands: str | None = None
-    """Band roles, ``red=1,green=2,blue=3,nir=4`` (1-based), or a preset name (naip, sentinel2, landsat8, planetscope). None: read from the file."""
+    """Band roles, ``red=1,green=2,blue=3,nir=4`` (1-based), or a preset's name such as naip. None: read from the file."""
     aoi: str | None = None
     """Vector file (any CRS); pixels outside its polygons are unknown, and the work is cropped to its bounds."""
     gsd: Literal["native", "auto"] | float = "auto"
@@ -164,7 +164,7 @@ def first_fault(error: ValidationError) -> str:
 
 
 def _whole_numbers_to_float(values: dict[str, Any]) -> dict[str, Any]:
-    """Let ``gsd = 1`` and ``min_area_m2 = 50`` stand for floats, which strict models refuse in ``Literal | float`` unions."""
+    """Let ``gsd = 1`` stand for 1.0, which a strict union of names and floats refuses."""
     scene = dict(values.get("scene", {})) if isinstance(values.get("scene"), dict) else None
     if scene is not None and isinstance(scene.get("gsd"), int) and not isinstance(scene["gsd"], bool):
         return {**values, "scene": {**scene, "gsd": float(scene["gsd"])}}

@@ -108,7 +108,7 @@ def _depth(mask: NDArray[np.bool_], border: bool = True) -> NDArray[np.int32]:
     tells the model little, since half of what surrounds it is out of sight.
     """
     padded = np.pad(mask, 1, constant_values=not border)
-    return ndimage.distance_transform_cdt(padded, metric="chessboard")[1:-1, 1:-1].astype(np.int32)
+    return np.asarray(ndimage.distance_transform_cdt(padded, metric="chessboard")[1:-1, 1:-1], np.int32)
 
 
 def _points_of(

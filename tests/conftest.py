@@ -9,7 +9,7 @@ import pytest
 
 @pytest.fixture(scope="session")
 def tiny_sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folder of a random SAM of 0.4 M weights and 64 px tiles, as ``save_pretrained`` writes it.
+    """Folder of a random SAM of 0.3 M weights and 64 px tiles, as ``save_pretrained`` writes it.
 
     Its weights are drawn wide enough for logits of order one that depend on the prompts, so that
     a test of equal masks cannot pass because all masks are zero.
@@ -43,3 +43,42 @@ def tiny_sam_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if shown:
         logging.enable_progress_bar()
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights of a random small SAM with 64 px tiles, as ``geosam finetune`` writes them."""
+    import torch
+
+    from geosam.finetune.loop import save_weights
+    from geosam.models.network import TinySam, TinySamConfig
+
+    torch.manual_seed(0)
+    network = TinySam(TinySamConfig(image_size=64))
+    path = tmp_path_factory.mktemp("tiny-weights") / "tiny.safetensors"
+    save_weights(network.state_dict(), network.config, path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def river_tif(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A 200 x 150 px RGB+NIR raster in UTM: a dark river 24 px wide from top to bottom, on bright land.
+
+    Its near infrared is low in the water, so that NDWI finds exactly columns 60 to 83.
+    """
+    import numpy as np
+    import rasterio
+    from rasterio.transform import from_origin
+
+    rng = np.random.default_rng(0)
+    bands = np.full((4, 150, 200), 120, np.uint8) + rng.integers(0, 9, (4, 150, 200), dtype=np.uint8)
+    bands[:3, :, 60:84] = 60 + rng.integers(0, 5, (3, 150, 24), dtype=np.uint8)
+    bands[1, :, 60:84] += 20
+    bands[3] = 200
+    bands[3, :, 60:84] = 15
+    path = tmp_path_factory.mktemp("river") / "river.tif"
+    profile = {"driver": "GTiff", "width": 200, "height": 150, "count": 4, "dtype": "uint8", "crs": "EPSG:32610"}
+    with rasterio.open(path, "w", transform=from_origin(450_000, 5_300_000, 2.0, 2.0), **profile) as out:
+        out.write(bands)
+        out.descriptions = ("red", "green", "blue", "nir")
+    return path

@@ -3,6 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import geopandas as gpd
 import numpy as np
@@ -128,7 +129,7 @@ def test_the_overlay_colours_the_river_and_leaves_island_and_land_alone(ortho: P
     assert river[2] - river[0] > 60
     assert abs(island[2] - island[0]) < 40
     assert abs(land[2] - land[0]) < 40
-    assert legend_of(figure) == ["rivers: 6,080 m² in 1 polygons"]
+    assert legend_of(figure) == ["rivers: 6,080 m² in 1 polygon"]
 
 
 def test_an_empty_result_still_makes_a_picture(ortho: Path, rivers: gpd.GeoDataFrame) -> None:
@@ -175,7 +176,7 @@ def test_prompts_are_drawn_where_they_lie_and_counted_by_label(ortho: Path) -> N
         {"label": [1, 1, 0]}, geometry=[Point(xy) for xy in on_map([(20, 30), (70, 30), (50, 50)])], crs=UTM
     )
     figure = plot.prompts(ortho, points.to_crs("EPSG:4326"))
-    assert legend_of(figure) == ["water: 2 points", "dry: 1 points"]
+    assert legend_of(figure) == ["water: 2 points", "dry: 1 point"]
     assert np.allclose(figure.axes[0].collections[1].get_offsets(), [(50, 50)], atol=1e-3)
 
 
@@ -183,7 +184,7 @@ def test_a_tile_shows_its_points_and_not_their_padding() -> None:
     points = np.array([[[4, 5], [9, 9]], [[20, 21], [0, 0]]], np.float32)
     prompts = Prompts(points, np.array([[1, 0], [1, -10]]), np.array([[1, 1, 9, 9]], np.float32).repeat(2, 0))
     figure = plot.tile(np.full((32, 32, 3), 90, np.uint8), prompts, water=np.eye(32, dtype=bool))
-    assert legend_of(figure) == ["water: 2 points", "dry: 1 points"]
+    assert legend_of(figure) == ["water: 2 points", "dry: 1 point"]
 
 
 def test_before_and_after_share_one_ortho(ortho: Path, rivers: gpd.GeoDataFrame, tmp_path: Path) -> None:
@@ -191,6 +192,14 @@ def test_before_and_after_share_one_ortho(ortho: Path, rivers: gpd.GeoDataFrame,
     figure = plot.before_after(ortho, mask, rivers, titles=("guess", "model"))
     assert [axes.get_title() for axes in figure.axes] == ["guess", "model"]
     assert legend_of(figure) == ["water: 6,085 m²"]  # on the ground; 6,080 m² on UTM's grid
+
+
+def test_results_of_a_run_can_be_drawn_as_they_are(ortho: Path, rivers: gpd.GeoDataFrame, tmp_path: Path) -> None:
+    mask = write_raster(tmp_path / "mask.tif", water_window().astype(np.uint8)[None])
+    run = SimpleNamespace(polygons=rivers)
+    figure = plot.before_after(ortho, SimpleNamespace(path=mask), run)
+    assert legend_of(figure) == ["water: 6,085 m²"]
+    assert "IoU 1.000" in plot.error(ortho, run, SimpleNamespace(path=mask)).axes[0].get_title()
 
 
 def test_no_more_is_read_than_the_picture_shows(ortho: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,7 +240,7 @@ def test_a_scene_without_crs_is_drawn_in_pixels(tmp_path: Path) -> None:
     scene = Scene.open(path, SceneOptions(allow_no_crs=True))
     frame = gpd.GeoDataFrame(geometry=[box(10, 20, 90, 40)])
     figure = plot.overlay(scene, frame)
-    assert legend_of(figure) == ["rivers: 1,600 px in 1 polygons"]
+    assert legend_of(figure) == ["rivers: 1,600 px in 1 polygon"]
     assert not any(text.get_text() == "N" for text in figure.axes[0].texts)
 
 

@@ -159,11 +159,11 @@ def test_finer_pixels_keep_a_ramp_a_ramp(tmp_path: Path) -> None:
 def test_resampling_weights_sum_to_one_and_keep_a_constant(size: int, out: int, data: st.DataObject) -> None:
     first = data.draw(st.integers(0, out - 1))
     axis = Axis(0.0, size / out, size)
-    weights = axis.weights(first, out - first)
-    np.testing.assert_allclose(weights.sum(axis=1), 1, rtol=1e-5)
+    taps = axis.taps(first, out - first)
+    np.testing.assert_allclose(taps.weight.sum(axis=0), 1, rtol=1e-5)
     begin, end = axis.span(first, out - first)
     values = np.full((2, end - begin, end - begin), 7, np.float32)
-    found, valid = resample(values, np.ones(values.shape[1:], bool), weights, weights)
+    found, valid = resample(values, np.ones(values.shape[1:], bool), taps, taps)
     assert valid.all()
     np.testing.assert_allclose(found, 7, rtol=1e-5)
 

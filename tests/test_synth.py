@@ -131,7 +131,7 @@ class TestScene:
         river = scene.truth[scene.truth["kind"] == "river"].geometry
         assert sum(len(p.interiors) for p in river) >= 2
 
-    @pytest.mark.parametrize("size", [512, 3000])
+    @pytest.mark.parametrize("size", [512, 1500])
     def test_the_tributary_is_narrower_than_ten_pixels(self, size: int) -> None:
         scene = RiverScene(SynthOptions(seed=1, height=size, width=size))
         streams = [shape for kind, shape in scene.layout.bodies if kind == "tributary"]
@@ -166,7 +166,8 @@ class TestScene:
 
     def test_memory_follows_the_window_and_not_the_scene(self) -> None:
         """A far corner of 50,000 x 50,000 px is painted alone; the vectors are all that grows with the scene."""
-        scene = RiverScene(SynthOptions(height=50_000, width=50_000, gsd_m=0.3))
+        options = SynthOptions(height=50_000, width=50_000, gsd_m=0.3, tributary=False, lake=False, oxbow=False)
+        scene = RiverScene(options)
         assert scene.render(Window(49_990, 49_990, 10, 10)).shape == (3, 10, 10)
         assert shapely.get_num_coordinates(scene.truth.geometry).sum() < 300_000
 
@@ -225,10 +226,10 @@ class TestWrite:
 
     def test_options_are_kept_beside_the_scene_and_make_it_again(self, tmp_path: Path) -> None:
         options = SynthOptions(height=64, width=64, seed=5)
-        facts = write_scene(options, tmp_path)
+        made = write_scene(options, tmp_path)
         assert SynthOptions.model_validate(json.loads((tmp_path / "scene.json").read_text())) == options
         with rasterio.open(tmp_path / "truth.tif") as file:
-            assert facts["water_fraction"] == pytest.approx((file.read(1) == 1).mean())
+            assert made.water_fraction == pytest.approx((file.read(1) == 1).mean())
 
     def test_an_existing_scene_is_refused_and_left_alone(self, tmp_path: Path) -> None:
         (tmp_path / "truth.tif").write_text("mine")

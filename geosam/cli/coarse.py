@@ -60,13 +60,15 @@ def command(scene: str, out: str, overwrite: bool) -> None:
     mask from a FILE: 0 leaves it as it is. Holes at the border or beside unknown pixels are not filled.
     """
     from geosam.coarse import coarse_mask
+    from geosam.pipeline import at_working_gsd
     from geosam.scene import Scene
 
     started = time.perf_counter()
     options = shared.segment_options()
     target = _checked(out, overwrite)
+    working = at_working_gsd(Scene.open(scene, options.scene), options.scene)
     with shared.progress("coarse mask") as progress:
-        mask = coarse_mask(Scene.open(scene, options.scene), options.coarse, path=target, progress=progress)
+        mask = coarse_mask(working, options.coarse, path=target, progress=progress)
     for warning in mask.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(_summary(mask))

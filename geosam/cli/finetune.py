@@ -8,7 +8,9 @@ import click
 
 
 @click.command(name="finetune", short_help="Tune or train a model on labelled tiles.")
-@click.option("--config", required=True, metavar="R.toml", help="Recipe: data, schedule and model; see configs/finetune.")
+@click.option(
+    "--config", required=True, metavar="R.toml", help="Recipe: data, schedule and model; see configs/finetune."
+)
 @click.option(
     "--data-root", metavar="DIR", envvar="GEOSAM_DATA", required=True,
     help="Folder that holds the recipe's data folders; default: the environment variable GEOSAM_DATA.",

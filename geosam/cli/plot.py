@@ -36,6 +36,9 @@ NEEDS: dict[str, tuple[str, ...]] = {
 @click.option("--truth", metavar="FILE", help="Reference polygons or mask to hold RIVERS against.")
 @click.option("--probability", metavar="P.tif", help="Probability raster of geosam segment --probability.")
 @click.option("--before", metavar="FILE", help="Polygons or mask to draw on the left of RIVERS.")
+@click.option(
+    "--dpi", type=click.IntRange(20, 1200), default=150, show_default=True, help="Fineness: the picture is 9 inches."
+)
 @shared.scene_options
 @shared.overwrite_option
 def command(
@@ -46,6 +49,7 @@ def command(
     truth: str | None,
     probability: str | None,
     before: str | None,
+    dpi: int,
     overwrite: bool,
 ) -> None:
     """Draw SCENE, and RIVERS over it, with a scale bar, a north arrow and a legend.
@@ -73,7 +77,7 @@ def command(
         "prompts": lambda: plot.prompts(opened, rivers or ""),
         "before-after": lambda: plot.before_after(opened, before or "", rivers or ""),
     }
-    click.echo(str(plot.save(draw[kind](), out, overwrite=overwrite)))
+    click.echo(str(plot.save(draw[kind](), out, overwrite=overwrite, dpi=dpi)))
 
 
 def _kind_of(truth: str | None, probability: str | None, before: str | None) -> str:

@@ -54,10 +54,18 @@ def command(
     from geosam.pipeline.many import segment_many
 
     options = shared.segment_options()
-    paths = {"out": out, "probability": probability, "mask": mask, "report": report}
     with shared.stage_progress() as progress:
         batch = segment_many(
-            inputs, options, **paths, overwrite=overwrite, resume=resume, progress=progress, tell=_tell
+            inputs,
+            options,
+            out=out,
+            probability=probability,
+            mask=mask,
+            report=report,
+            overwrite=overwrite,
+            resume=resume,
+            progress=progress,
+            tell=_tell,
         )
     for line in batch.lines():
         click.echo(line)

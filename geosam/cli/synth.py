@@ -55,12 +55,12 @@ def command(out: str, overwrite: bool, **given: Any) -> None:
 
     options = _options(**given)
     with shared.progress("painting") as progress:
-        facts = write_scene(options, out, overwrite=overwrite, progress=progress)
-    area = facts["water_px"] * options.gsd_m**2
+        made = write_scene(options, out, overwrite=overwrite, progress=progress)
+    area = made.water_px * options.gsd_m**2
     click.echo(f"{out}: scene.tif, truth.tif, truth.gpkg, scene.json")
     click.echo(
-        f"{options.height} x {options.width} px at {options.gsd_m:g} m; water {facts['water_fraction']:.1%}, "
-        f"{area:,.0f} m2, in {facts['polygons']:.0f} polygons"
+        f"{options.height} x {options.width} px at {options.gsd_m:g} m; water {made.water_fraction:.1%}, "
+        f"{area:,.0f} m2, in {made.polygons} polygons"
     )
 
 

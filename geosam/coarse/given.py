@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import rasterio
 from affine import Affine
 from numpy.typing import NDArray
 from rasterio.enums import MaskFlags, Resampling
@@ -17,6 +16,7 @@ from rasterio.vrt import WarpedVRT
 from rasterio.windows import Window
 from shapely.geometry import box
 
+from geosam.coarse.opened import opened
 from geosam.coarse.runs import UNKNOWN
 from geosam.errors import OptionsError
 
@@ -38,7 +38,7 @@ def open_given(path: Path, scene: Scene) -> RasterMask | VectorMask:
         OptionsError: The file is neither, has no CRS, or cannot be brought to a scene without one.
     """
     try:
-        with rasterio.open(path) as source:
+        with opened(path) as source:
             return RasterMask.of(path, source, scene)
     except RasterioError:
         return VectorMask.of(path, scene)
@@ -69,7 +69,7 @@ class RasterMask:
 
     def classify(self, scene: Scene, window: Window, threshold: float) -> UInt8:
         """0 dry, 1 water, 255 unknown, for a window inside the scene, shape (h, w)."""
-        with rasterio.open(self.path) as source:
+        with opened(self.path) as source:
             if self.same_grid:
                 return _classes(source, window, scene)
             height, width = scene.shape
@@ -114,9 +114,9 @@ class VectorMask:
 
     def classify(self, scene: Scene, window: Window, threshold: float) -> UInt8:
         """0 dry, 1 water, 255 unknown, for a window inside the scene, shape (h, w)."""
-        affine = scene.geobox.affine * Affine.translation(window.col_off, window.row_off)
+        affine = scene.geobox.affine @ Affine.translation(window.col_off, window.row_off)
         shape = int(window.height), int(window.width)
-        corners = [affine * corner for corner in ((0, 0), (shape[1], 0), (0, shape[0]), shape[::-1])]
+        corners = [affine @ corner for corner in ((0, 0), (shape[1], 0), (0, shape[0]), shape[::-1])]
         xs, ys = zip(*corners, strict=True)
         near = self.polygons.iloc[self.polygons.sindex.query(box(min(xs), min(ys), max(xs), max(ys)))]
         classes: UInt8 = np.zeros(shape, np.uint8)

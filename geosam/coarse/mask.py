@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.errors import RasterioError
@@ -23,6 +22,7 @@ from rasterio.windows import Window
 from geosam.coarse.choose import Choice, choose_rule
 from geosam.coarse.clean import Limits, LocalStrip, Seams, resolve_strip
 from geosam.coarse.given import open_given
+from geosam.coarse.opened import opened
 from geosam.coarse.rules import known_methods
 from geosam.coarse.runs import UNKNOWN, WATER
 from geosam.errors import OutputError
@@ -83,19 +83,20 @@ class CoarseMask:
         if top < bottom and left < right:
             row, col = top - int(window.row_off), left - int(window.col_off)
             # Opening costs a millisecond, and a handle kept per thread would outlive the file.
-            with rasterio.open(self.path) as source:
+            with opened(self.path) as source:
                 inner = source.read(1, window=Window(left, top, right - left, bottom - top))
             classes[row : row + bottom - top, col : col + right - left] = inner
         return classes == WATER, classes != UNKNOWN
 
     def to_xarray(self) -> xarray.DataArray:
-        """The whole mask in memory, uint8 with dimensions of the CRS (y, x), georeferenced by odc-geo."""
-        from odc.geo.xr import wrap_xr
+        """The whole mask in memory: uint8 with dimensions (y, x), georeferenced by rioxarray."""
+        import rioxarray
 
-        with rasterio.open(self.path) as source:
-            classes = source.read(1)
-        mask: xarray.DataArray = wrap_xr(classes, self.geobox, nodata=UNKNOWN).rename("water")
-        return mask.assign_attrs(method=self.method, threshold=self.threshold, reason=self.reason)
+        with opened(self.path) as source:
+            mask: Any = rioxarray.open_rasterio(source).squeeze("band", drop=True).load()  # type: ignore[union-attr]
+        about = {"method": self.method, "threshold": self.threshold, "reason": self.reason}
+        named: xarray.DataArray = mask.rename("water").assign_attrs(about)
+        return named
 
 
 class _Classifier(Protocol):
@@ -189,7 +190,7 @@ def _make(
             progress(done, total)
         classes_of = seams.decide()
         counts = np.zeros(256, np.int64)
-        with rasterio.open(partial, "w", **_profile(scene)) as raster:
+        with opened(partial, "w", **_profile(scene)) as raster:
             strips = _ordered(lambda at: spool.classes(at, classes_of), range(len(windows)))
             for done, (window, (classes, count)) in enumerate(
                 zip(windows, strips, strict=True), start=len(windows) + 1
@@ -234,7 +235,7 @@ def _profile(scene: Scene) -> dict[str, Any]:
         "height": height,
         "width": width,
         "crs": scene.geobox.crs.to_wkt() if scene.geobox.crs is not None else None,
-        "transform": scene.geobox.affine,
+        "transform": scene.geobox.affine if scene.has_crs else None,
         "nodata": UNKNOWN,
         "tiled": True,
         "blockxsize": TILE_PX,

@@ -80,7 +80,7 @@ class RgbRule:
     method: str
     title: str
     score: Callable[[UInt8], Float]
-    default: float
+    default: float | None
     low: float
     high: float
     halo: int = 2
@@ -168,8 +168,8 @@ def _hsv_ranges(rgb: UInt8) -> Float:
 RGB_RULES: dict[str, RgbRule] = {
     rule.method: rule
     for rule in (
-        RgbRule("exg", "minus excess green", _excess_green, default=-0.02, low=-0.1, high=0.05),
-        RgbRule("dark", "darkness", _darkness, default=0.7, low=0.45, high=0.85),
+        RgbRule("exg", "minus excess green", _excess_green, default=None, low=-0.1, high=0.05),
+        RgbRule("dark", "darkness", _darkness, default=None, low=0.45, high=0.85),
         RgbRule("hsv", "HSV ranges", _hsv_ranges, default=0.5, low=0.5, high=0.5, halo=0),
     )
 }

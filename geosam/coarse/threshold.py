@@ -1,9 +1,10 @@
 """A threshold for a whole scene, and how much the scene's histogram believes in it.
 
-Otsu's threshold halves a scene that has only land, and drifts into the land where a river covers
-one pixel in a hundred. So a threshold is looked for twice (Otsu's, and one where both sides count
-the same), kept within what is plausible for the index, and taken only where it lies in a valley
-between two modes; else the index's physical default stands.
+Otsu's threshold halves a scene that has only land, parts forest from fields where water is a third,
+small mode, and drifts into the land where a river covers one pixel in a hundred. So several cuts
+compete (Otsu's, one where both sides count the same, and every low point of the histogram),
+kept within what is plausible for the index. The deepest valley wins, a valley near the
+index's physical default before one far from it; without any valley the default stands.
 """
 
 from __future__ import annotations
@@ -19,10 +20,14 @@ Float = NDArray[np.floating]
 BINS = 512
 _SMOOTH_BINS = 6.0
 """Standard deviation, in bins, of the smoothing before modes are looked for: a 1/85 of the range."""
+_KERNEL_BINS = 2 * np.sqrt(np.pi) * _SMOOTH_BINS
+"""Bins that a smoothed count effectively averages."""
 _MIN_SHARE = 0.001
-"""A mode with fewer pixels is noise; the mask warns below the same 0.1 %."""
+"""A side with fewer pixels is noise; the mask warns below the same 0.1 %."""
 _MIN_DEPTH = 0.15
 """Depth below which a valley is a ripple."""
+_MIN_SIGMAS = 4.0
+"""Depth in standard deviations of the lower mode's count, below which a valley is chance."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Fit:
     separability: float
     """Share of the scene's variance that lies between the sides, in [0, 1]; Otsu's eta, 0.64 for one normal mode."""
     valley: float
-    """Depth of the valley at the threshold, as a share of the lower mode beside it, in [0, 1]; 0 for one mode."""
+    """How far the histogram falls below the lower mode on either side, in [0, 1]; 0 for one mode."""
 
     @property
     def bimodal(self) -> bool:
@@ -42,12 +47,13 @@ class Fit:
         return self.valley >= _MIN_DEPTH
 
 
-def fit_threshold(scores: Float, default: float, low: float, high: float) -> Fit:
+def fit_threshold(scores: Float, default: float | None, low: float, high: float) -> Fit:
     """The threshold that parts water from land in a sample of a scene.
 
     Args:
         scores: Index values, any shape; NaN and infinity are left out.
-        default: Taken where no threshold within the bounds lies in a valley.
+        default: Taken where no threshold within the bounds lies in a valley. None, for scores
+            without a physical zero: Otsu's threshold, valley or not.
         low: Least plausible threshold.
         high: Greatest plausible threshold; equal to ``low`` for a score whose zero is calibrated.
 
@@ -60,12 +66,24 @@ def fit_threshold(scores: Float, default: float, low: float, high: float) -> Fit
     """
     seen = scores[np.isfinite(scores)]
     if seen.size < 2 or float(seen.max()) <= float(seen.min()):
-        return Fit(default, 0.0, 0.0)
+        return Fit(float(np.clip(0.0, low, high)) if default is None else default, 0.0, 0.0)
     counts, edges = _histogram(seen)
-    bounded = [float(np.clip(cut, low, high)) for cut in (_otsu(counts, edges), _balanced(counts, edges, default))]
-    fits = [_judge(cut, counts, edges) for cut in bounded]
-    best = max(fits, key=lambda fit: fit.valley)
-    return best if best.bimodal else _judge(default, counts, edges)
+    smooth = ndimage.gaussian_filter1d(counts, _SMOOTH_BINS, mode="constant")
+    if default is None:
+        return _judge(float(np.clip(_otsu(counts, edges), low, high)), counts, smooth, edges)
+    cuts = np.clip([_otsu(counts, edges), _balanced(counts, edges, default), *_low_points(smooth, edges)], low, high)
+    depths = np.array([_valley(counts, smooth, _bin(cut, edges)) for cut in cuts])
+    best = int(np.argmax(depths * _belief(cuts, default, low, high)))
+    cut = float(cuts[best]) if depths[best] >= _MIN_DEPTH else default
+    return _judge(cut, counts, smooth, edges)
+
+
+def _belief(cuts: Float, default: float, low: float, high: float) -> Float:
+    """How much a cut's place lets its valley count, in (0, 1]."""
+    # Below the default a valley is as likely to part forest from fields; above it, only clear from turbid water.
+    below = np.maximum(default - cuts, 0.0) / max(0.4 * (default - low), 1e-9)
+    above = np.maximum(cuts - default, 0.0) / max(high - low, 1e-9)
+    return np.asarray(1.0 / (1.0 + below**2 + above**2))
 
 
 def _histogram(seen: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -110,20 +128,31 @@ def _balanced(counts: NDArray[np.float64], edges: NDArray[np.float64], start: fl
     return cut
 
 
-def _judge(cut: float, counts: NDArray[np.float64], edges: NDArray[np.float64]) -> Fit:
-    at = int(np.clip(np.searchsorted(edges, cut), 1, BINS - 1))
+def _low_points(smooth: NDArray[np.float64], edges: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Centres of the bins where the smoothed histogram has a local minimum."""
+    inner = smooth[1:-1]
+    at = np.flatnonzero((inner <= smooth[:-2]) & (inner < smooth[2:])) + 1
+    return (edges[at] + edges[at + 1]) / 2
+
+
+def _bin(cut: float, edges: NDArray[np.float64]) -> int:
+    """First bin above a cut."""
+    return int(np.clip(np.searchsorted(edges, cut), 1, BINS - 1))
+
+
+def _judge(cut: float, counts: NDArray[np.float64], smooth: NDArray[np.float64], edges: NDArray[np.float64]) -> Fit:
+    at = _bin(cut, edges)
     centres = (edges[1:] + edges[:-1]) / 2
     mean = np.average(centres, weights=counts)
     spread = np.average((centres - mean) ** 2, weights=counts)
     eta = float(_between(counts, edges)[at - 1] / spread) if spread > 0 else 0.0
-    return Fit(cut, min(eta, 1.0), _valley(counts, at))
+    return Fit(cut, min(eta, 1.0), _valley(counts, smooth, at))
 
 
-def _valley(counts: NDArray[np.float64], at: int) -> float:
-    """How deep the lowest point between the highest modes on either side of bin ``at`` lies."""
+def _valley(counts: NDArray[np.float64], smooth: NDArray[np.float64], at: int) -> float:
+    """How far the smoothed histogram at bin ``at`` lies below the lower of the modes on either side."""
     if min(counts[:at].sum(), counts[at:].sum()) < _MIN_SHARE * counts.sum():
         return 0.0
-    smooth = ndimage.gaussian_filter1d(counts, _SMOOTH_BINS, mode="constant")
-    left, right = int(smooth[:at].argmax()), at + int(smooth[at:].argmax())
-    lower = min(smooth[left], smooth[right])
-    return float(1.0 - smooth[left : right + 1].min() / lower)
+    lower = min(smooth[:at].max(), smooth[at:].max())
+    depth = float(1.0 - smooth[at - 1 : at + 1].min() / lower)
+    return depth if depth * np.sqrt(lower * _KERNEL_BINS) >= _MIN_SIGMAS else 0.0

@@ -49,7 +49,7 @@ def train(recipe: Recipe, root: Path, out: Path, *, device: str = "cpu", resume:
     batches = Subset(Batches(recipe, root, out.parent / "synth"), range(first, schedule.steps))
     loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
     begun, saved = time.monotonic() - spent, time.monotonic()
-    step = first
+    done_steps = first
     for step, batch in enumerate(loader, start=first):
         elapsed = time.monotonic() - begun
         done = max(elapsed / (schedule.minutes * 60), step / schedule.steps)
@@ -60,10 +60,11 @@ def train(recipe: Recipe, root: Path, out: Path, *, device: str = "cpu", resume:
         _average(averaged, model, min(schedule.ema, (1 + step) / (10 + step)))
         if step % 20 == 0:
             _log(out / "log.jsonl", {"step": step, "elapsed_s": round(elapsed, 1), "rate": rate, **figures})
+        done_steps = step + 1
         if time.monotonic() - saved > SAVE_EVERY_S:
-            _save(out, model, averaged, optimizer, step + 1, elapsed)
+            _save(out, model, averaged, optimizer, done_steps, elapsed)
             saved = time.monotonic()
-    _save(out, model, averaged, optimizer, step, time.monotonic() - begun)
+    _save(out, model, averaged, optimizer, done_steps, time.monotonic() - begun)
     return out / "model.safetensors"
 
 
@@ -139,15 +140,28 @@ def _save(
     out: Path, model: TinySam, averaged: nn.Module, optimizer: torch.optim.Optimizer, step: int, elapsed: float
 ) -> None:
     """Write weights and state, each under another name first."""
-    weights = {name: value.contiguous() for name, value in averaged.state_dict().items()}
-    save_file(weights, out / "model.part", metadata={"config": json.dumps(model.config.to_dict())})
-    (out / "model.part").replace(out / "model.safetensors")
+    save_weights(averaged.state_dict(), model.config, out / "model.safetensors")
     state = {
         "model": model.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict(),
         "step": step, "elapsed": elapsed,
     }  # fmt: skip
     torch.save(state, out / "state.part")
     (out / "state.part").replace(out / "state.pt")
+
+
+def save_weights(weights: dict[str, Tensor], config: TinySamConfig, path: Path) -> None:
+    """Write weights in half precision, their configuration in the header: a file that ``--model`` takes.
+
+    Args:
+        weights: By the names of :class:`TinySam`.
+        config: What they fit.
+        path: ``.safetensors``; appears whole or not at all.
+    """
+    half = {name: v.half() if v.is_floating_point() else v for name, v in weights.items()}
+    part = path.with_suffix(".part")
+    metadata = {"format": "pt", "config": json.dumps(config.to_dict())}
+    save_file({name: value.contiguous().cpu() for name, value in half.items()}, part, metadata=metadata)
+    part.replace(path)
 
 
 def _load(path: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:

@@ -68,7 +68,7 @@ def dense_prompt(water: Bool) -> NDArray[np.float32]:
     """A coarse mask (h, w) as the dense prompt, float32 (h/4, w/4): share of water from -1 to 1."""
     h, w = water.shape
     share = water.reshape(h // 4, 4, w // 4, 4).mean(axis=(1, 3), dtype=np.float32)
-    return share * 2 - 1
+    return np.asarray(share * 2 - 1, np.float32)
 
 
 def coarse_with_mistakes(image: UInt8, label: UInt8, rng: np.random.Generator) -> Bool:

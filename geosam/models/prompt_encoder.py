@@ -25,7 +25,9 @@ class FourierPositions(nn.Module):
 
     def forward(self, xy: Tensor) -> Tensor:
         """Encode xy in [0, 1], float (..., 2), as float (..., 2 * features)."""
-        angle = 2 * math.pi * ((2 * xy.float() - 1) @ self.positional_encoding_gaussian_matrix.float())
+        # In bfloat16, as autocast would have it, a position of 1,000 px is rounded to the nearest 4 px.
+        with torch.autocast(xy.device.type, enabled=False):
+            angle = 2 * math.pi * ((2 * xy.float() - 1) @ self.positional_encoding_gaussian_matrix.float())
         return torch.cat([angle.sin(), angle.cos()], dim=-1)
 
 

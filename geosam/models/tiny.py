@@ -72,13 +72,12 @@ class TinyModel:
         """Logits of water, float32 (B, tile_px, tile_px); see the protocol."""
         if len(prompts) != len(embeddings.embedding):
             raise ValueError(f"one Prompts a tile is needed: got {len(prompts)} for {len(embeddings.embedding)} tiles")
-        low = torch.full((len(prompts), self.tile_px // 4, self.tile_px // 4), -torch.inf, device=self.device)
+        logits = torch.full((len(prompts), self.tile_px, self.tile_px), -torch.inf, device=self.device)
         for group in self._groups([body for tile, prompt in enumerate(prompts) for body in self._bodies(tile, prompt)]):
             for body, found in zip(group, self._decode_group(embeddings, group), strict=True):
-                torch.maximum(low[body.tile], found, out=low[body.tile])
+                torch.maximum(logits[body.tile], found, out=logits[body.tile])
         dry = torch.tensor([len(prompt) == 0 for prompt in prompts], device=self.device)
-        low = low.masked_fill_(dry.view(-1, 1, 1), DRY_LOGIT)
-        return F.interpolate(low[:, None], (self.tile_px, self.tile_px), mode="bilinear", align_corners=False)[:, 0]
+        return logits.masked_fill_(dry.view(-1, 1, 1), DRY_LOGIT)
 
     def _bodies(self, tile: int, prompts: Prompts) -> list[_Body]:
         """What to decode for one tile: with the dense mask its bodies are one question, else one each."""
@@ -114,7 +113,7 @@ class TinyModel:
                 yield same[start : start + CHUNK]
 
     def _decode_group(self, features: Features, group: Sequence[_Body]) -> Tensor:
-        """Logits at stride 4, float32 (n, tile_px/4, tile_px/4), of n bodies of one kind."""
+        """Logits float32 (n, tile_px, tile_px) of n bodies of one kind."""
         tiles = [body.tile for body in group]
         if tiles != list(range(len(features.embedding))):
             features = features.take(torch.tensor(tiles, device=self.device))
@@ -123,8 +122,8 @@ class TinyModel:
         dense = self._dense(masks) if masks else None
         with autocast(self.device, self.dtype):
             logits, _ = self.network.decode(features, points, labels, mask=dense)
-        found: Tensor = logits[:, 0].float()
-        return found
+        size = (self.tile_px, self.tile_px)
+        return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)[:, 0]
 
     def _tokens(self, group: Sequence[_Body]) -> tuple[Tensor, Tensor]:
         room = self._room(group[0])

@@ -107,7 +107,7 @@ class Mosaic:
     @property
     def held_px(self) -> int:
         """Pixels held uncompressed just now."""
-        return sum(cell.votes.size for cell in self._cells.values() if cell.votes is not None)
+        return sum(cell.votes.size for cell in self._cells.values())
 
     def add(self, tile: Tile, probability: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
         """Blend in a tile that ran.

@@ -64,7 +64,8 @@ def _profile(geobox: GeoBox, dtype: str, nodata: float) -> dict[str, Any]:
     height, width = geobox.shape
     return {
         "driver": "GTiff", "height": height, "width": width, "count": 1, "dtype": dtype, "nodata": nodata,
-        "crs": None if geobox.crs is None else geobox.crs.to_wkt(), "transform": geobox.affine,
+        "crs": None if geobox.crs is None else geobox.crs.to_wkt(),
+        "transform": None if geobox.crs is None else geobox.affine,
         "tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK, "BIGTIFF": "IF_SAFER", "SPARSE_OK": "TRUE",
         # No predictor: this file lives for a minute, and long runs of one value need none.
         "compress": "deflate", "zlevel": 1,
@@ -82,7 +83,7 @@ def _write_blocks(path: Path, profile: dict[str, Any], read: Read, description: 
         raster.set_band_description(1, description)
         for window in _blocks(raster):
             values = np.ascontiguousarray(read(window))
-            sums.append(zlib.crc32(values))
+            sums.append(zlib.crc32(values.data))
             empty = np.isnan(values) if np.isnan(profile["nodata"]) else values == profile["nodata"]
             if not empty.all():
                 raster.write(values, 1, window=window)
@@ -97,7 +98,7 @@ def _check_blocks(path: Path, sums: list[int]) -> None:
     """
     with rasterio.open(path) as raster:
         for window, wanted in zip(_blocks(raster), sums, strict=True):
-            if zlib.crc32(raster.read(1, window=window)) != wanted:
+            if zlib.crc32(raster.read(1, window=window).data) != wanted:
                 raise RasterioIOError("the file was cut short")
 
 

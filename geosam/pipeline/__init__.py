@@ -135,10 +135,8 @@ def _run(
 
 
 def _water(mosaic: Mosaic, threshold: float) -> Iterator[Strip]:
-    for row_off, values in mosaic.strips():
-        water = values > np.float32(threshold)  # NaN compares False: nodata is not water.
-        if water.any():
-            yield Strip(row_off, water, values)
+    for row_off, values in mosaic.strips(skip_constant=True):
+        yield Strip(row_off, values > np.float32(threshold), values)  # NaN compares False: nodata is not water.
 
 
 def _write_rasters(mosaic: Mosaic, outputs: Outputs, threshold: float) -> None:

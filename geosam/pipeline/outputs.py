@@ -48,7 +48,10 @@ class Outputs:
 
 @contextmanager
 def work_folder(outputs: Outputs, resume: bool) -> Iterator[Path]:
-    """A folder for what is not finished yet: beside the output, so that ``resume`` finds it; kept if the run fails."""
+    """A folder for what is not finished yet: beside the output, so that ``resume`` finds it.
+
+    A run that fails leaves it only if there are finished strips to go on from.
+    """
     beside = outputs.vector or outputs.probability or outputs.mask
     if beside is None:
         with tempfile.TemporaryDirectory(prefix="geosam-") as temporary:
@@ -58,7 +61,12 @@ def work_folder(outputs: Outputs, resume: bool) -> Iterator[Path]:
     if not resume and folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(exist_ok=True)
-    yield folder
+    try:
+        yield folder
+    except BaseException:  # Ctrl-C too.
+        if not any(folder.glob("strips/strip-*")):
+            shutil.rmtree(folder, ignore_errors=True)
+        raise
     shutil.rmtree(folder, ignore_errors=True)
 
 

@@ -79,5 +79,5 @@ def _tile_rows(
     for body in range(len(prompts)):
         for (x, y), label in zip(prompts.points[body], prompts.labels[body], strict=True):
             if label >= 0:
-                east, north = scene.geobox.affine * (float(x) + tile.window.col_off, float(y) + tile.window.row_off)
+                east, north = scene.geobox.affine @ (float(x) + tile.window.col_off, float(y) + tile.window.row_off)
                 yield "water" if label == WATER else "dry", tile.index, body, east, north

@@ -36,7 +36,7 @@ def overlay(scene: Scene | str | Path, rivers: Layer | None = None, *, max_side_
 
     Args:
         scene: The ortho.
-        rivers: Polygons in any CRS, a vector file, or a mask raster; None draws the ortho alone.
+        rivers: Polygons in any CRS, a vector file, a mask raster, or the result of a run; None draws the ortho alone.
         max_side_px: Longest side that is read, in pixels.
     """
     small = look(scene, max_side_px)
@@ -170,7 +170,9 @@ def _draw_water(canvas: Canvas, layer: Layer, name: str) -> Artist:
     pixels = float(shapely.area(frame.geometry.values).sum())
     area = float(frame["area_m2"].sum()) if "area_m2" in frame else pixels * canvas.scene.pixel_area_m2
     text = _area_text(area) if canvas.scene.has_crs else f"{pixels:,.0f} px"
-    return Patch(facecolor=RIVER, edgecolor="#888888", alpha=0.6, label=f"{name}: {text} in {len(frame)} polygons")
+    return Patch(
+        facecolor=RIVER, edgecolor="#888888", alpha=0.6, label=f"{name}: {text} in {_counted(len(frame), 'polygon')}"
+    )
 
 
 def _fill(canvas: Canvas, where: NDArray[np.bool_], colour: str, name: str, *, alpha: float) -> Artist:
@@ -195,7 +197,7 @@ def _scatter(axes: Axes, xy: NDArray[np.floating], labels: NDArray[np.int64]) ->
         axes.scatter(
             chosen[:, 0], chosen[:, 1], c=colour, marker=marker, s=36, edgecolors="white", linewidths=0.8, zorder=3
         )
-        text = f"{name}: {len(chosen)} points"
+        text = f"{name}: {_counted(len(chosen), 'point')}"
         handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", markeredgecolor="white", label=text))
     return handles
 
@@ -208,6 +210,10 @@ def _extent(small: Scene) -> tuple[float, float, float, float]:
 def _iou(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
     union = int((found | true).sum())
     return int((found & true).sum()) / union if union else 1.0
+
+
+def _counted(count: int, what: str) -> str:
+    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
 
 
 def _area_text(square_metres: float) -> str:

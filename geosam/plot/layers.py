@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, cast, runtime_checkable
 
 import geopandas as gpd
 import numpy as np
@@ -25,6 +25,7 @@ from geosam.plot.canvas import mapped
 from geosam.scene import Scene
 
 
+@runtime_checkable
 class OnDisk(Protocol):
     """A result that knows its raster, such as a coarse mask."""
 
@@ -33,15 +34,24 @@ class OnDisk(Protocol):
         """The raster."""
 
 
-Layer: TypeAlias = gpd.GeoDataFrame | str | Path | OnDisk
-"""Polygons, a vector file, a mask raster, or a result that knows its raster."""
+@runtime_checkable
+class Found(Protocol):
+    """A result that holds its polygons, such as the rivers of a run."""
+
+    @property
+    def polygons(self) -> gpd.GeoDataFrame:
+        """The polygons."""
+
+
+Layer: TypeAlias = gpd.GeoDataFrame | str | Path | OnDisk | Found
+"""Polygons, a vector file, a mask raster, or a result that has one of these."""
 
 _RASTER_SUFFIXES = frozenset({".tif", ".tiff", ".vrt", ".png", ".jpg", ".jp2", ".img"})
 
 
 def is_raster(layer: Layer) -> bool:
     """Whether a layer is a raster rather than polygons."""
-    if isinstance(layer, gpd.GeoDataFrame):
+    if isinstance(layer, gpd.GeoDataFrame | Found):
         return False
     return Path(_path_of(layer)).suffix.lower() in _RASTER_SUFFIXES
 
@@ -56,7 +66,7 @@ def shapes(small: Scene, layer: Layer) -> gpd.GeoDataFrame:
     Raises:
         SceneError: The file cannot be read, or only one of scene and layer has a CRS.
     """
-    frame = layer if isinstance(layer, gpd.GeoDataFrame) else _read_vector(_path_of(layer))
+    frame = _frame_of(layer)
     if frame.crs is not None and small.has_crs:
         frame = frame.to_crs(small.geobox.crs)
     inverse = ~small.geobox.affine
@@ -106,12 +116,19 @@ def patch(shape: shapely.Geometry, *, face: str, edge: str, width: float, alpha:
 
 
 def _path_of(layer: Layer) -> str | Path:
-    if isinstance(layer, str | Path):
+    # A frame was told apart before; text stays text, since a Path would spoil a URL.
+    return layer.path if isinstance(layer, OnDisk) else cast("str | Path", layer)
+
+
+def _frame_of(layer: Layer) -> gpd.GeoDataFrame:
+    if isinstance(layer, gpd.GeoDataFrame):
         return layer
-    return Path(layer.path)
+    return layer.polygons if isinstance(layer, Found) else _read_vector(_path_of(layer))
 
 
 def _read_vector(path: str | Path) -> gpd.GeoDataFrame:
+    if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
+        raise SceneError(f"{path} does not exist. Give an existing vector or raster file.")
     try:
         if Path(path).suffix == ".parquet":
             return gpd.read_parquet(path)

@@ -37,6 +37,7 @@ _WORDS: tuple[tuple[str, str], ...] = (
     (r"^b$", "blue"),
 )
 """Patterns of words in band names, tried in order; each must stand alone."""
+_GENERIC = re.compile(r"((band|layer|b)[ _-]*\d*)?", re.IGNORECASE)
 _OTHER_INFRARED = re.compile(r"(short|mid|long|thermal)[a-z]*[ _-]*(wave[ _-]*)?infra")
 
 
@@ -176,7 +177,7 @@ def _from_position(source: str, plain: Sequence[int], alpha: int | None) -> Band
 def _untagged(header: Header, source: str, roles: Mapping[str, int], plain: Sequence[int]) -> tuple[str, ...]:
     """Red, green and blue are tagged, and one band more is not: near infrared, probably, but only the user knows."""
     rest = [band for band in plain if band not in roles.values()]
-    if len(rest) != 1 or "nir" in roles or header.names[rest[0] - 1]:
+    if len(rest) != 1 or "nir" in roles or not _GENERIC.fullmatch(header.names[rest[0] - 1]):
         return ()
     named = ",".join(f"{role}={band}" for role, band in roles.items())
     return (

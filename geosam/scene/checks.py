@@ -22,8 +22,11 @@ def check_header(header: Header, source: str, allow_no_crs: bool) -> None:
     """Refuse what no pixel can mend.
 
     Raises:
-        SceneError: Complex numbers, 1 x 1 px, or no CRS.
+        SceneError: No pixels, complex numbers, 1 x 1 px, or no CRS.
     """
+    if header.count == 0 or 0 in header.shape:
+        size = f"{header.count} bands of {header.shape[1]} x {header.shape[0]} px"
+        raise SceneError(f"{source} has {size}: no pixels. Give a raster with at least red, green and blue.")
     if np.dtype(header.dtype).kind not in "uif":
         raise SceneError(f"{source} holds {header.dtype} values. Give real numbers, for example the amplitude.")
     if header.shape == (1, 1):

@@ -83,7 +83,7 @@ def _geobox(header: Header) -> GeoBox:
 
 
 def _stem(name: str) -> str:
-    last = re.split(r"[/\\]", name.split("?")[0].rstrip("/\\"))[-1]
+    last = re.split(r"[/\\!]", name.split("?")[0].rstrip("/\\"))[-1]
     return Path(last.strip("\"'")).stem or last or name
 
 

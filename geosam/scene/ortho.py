@@ -155,14 +155,15 @@ class Scene:
     def read_valid(self, window: Window) -> Mask:
         """Where the picture has data, bool (h, w): the same as from :meth:`read_rgb`."""
         bands = display_bands(self.bands)
-        if not self.decoder.all_valid(bands):
+        everywhere = self.decoder.all_valid(bands)
+        if not (everywhere or self.is_native):
             return self._read(window, bands)[1]
         valid = np.zeros((int(window.height), int(window.width)), bool)
         inside, place = self._inside(window)
         if inside is not None:
-            valid[place] = (
-                True if self.aoi is None else self.aoi.mask((inside.height, inside.width), self._to_raster(inside))
-            )
+            shape = (inside.height, inside.width)
+            good = np.ones(shape, bool) if everywhere else self.decoder.valid(bands, self._native_box(inside))
+            valid[place] = good if self.aoi is None else good & self.aoi.mask(shape, self._to_raster(inside))
         return valid
 
     def sample(self, roles: Sequence[str], max_px: int = 2_000_000) -> Block:
@@ -246,8 +247,9 @@ class Scene:
         height, width = self.shape
         size = f"{width} x {height} px" + (f" of {self.gsd_m:.3g} m" if self.has_crs else "")
         roles = " ".join(f"{role}={band}" for role, band in self.bands.items())
-        crs = str(self.geobox.crs) if self.has_crs else "no CRS"
-        return f"Scene({self.name}: {size}, {crs if len(crs) < 40 else 'custom CRS'}, {self.dtype}, {roles})"
+        crs = self.geobox.crs
+        place = "no CRS" if crs is None else f"EPSG:{crs.epsg}" if crs.epsg else crs.proj.name
+        return f"Scene({self.name}: {size}, {place}, {self.dtype}, {roles})"
 
     def _band(self, role: str) -> int:
         if role not in self.bands:
@@ -271,18 +273,20 @@ class Scene:
         )
 
     def _read(self, window: Window, bands: Sequence[int]) -> tuple[NDArray[np.float32], Mask]:
-        values = np.zeros((len(bands), int(window.height), int(window.width)), np.float32)
-        valid = np.zeros(values.shape[1:], bool)
+        shape = (int(window.height), int(window.width))
         inside, place = self._inside(window)
         if inside is None or not bands:
-            return values, valid
+            return np.zeros((len(bands), *shape), np.float32), np.zeros(shape, bool)
         if self.is_native:
             found, good = self.decoder.values(bands, self._native_box(inside))
         else:
             found, good = self._resampled(inside, bands)
         if self.aoi is not None:
             good &= self.aoi.mask(good.shape, self._to_raster(inside))
-            found[:, ~good] = 0
+            np.copyto(found, 0, where=~good)
+        if good.shape == shape:
+            return found, good
+        values, valid = np.zeros((len(bands), *shape), np.float32), np.zeros(shape, bool)
         values[:, *place], valid[place] = found, good
         return values, valid
 
@@ -293,11 +297,11 @@ class Scene:
         inside, place = self._inside(window)
         if inside is None:
             return rgb, valid
-        pixels, good = self.decoder.raw(bands, self._native_box(inside))
+        planes, good = self.decoder.raw(bands, self._native_box(inside))
         if self.aoi is not None:
             good &= self.aoi.mask(good.shape, self._to_raster(inside))
         table = self.stretch.apply(np.broadcast_to(np.arange(256, dtype=np.float32), (3, 1, 256)))[0]
-        for index, plane in enumerate(pixels):
+        for index, plane in enumerate(planes):
             rgb[*place, index] = plane if self.stretch.is_identity else table[plane, index]
         if not good.all():
             rgb[place][~good] = 0
@@ -317,7 +321,7 @@ class Scene:
             count = min(chunk, inside.row + inside.height - first)
             top, bottom = rows.span(first, count)
             values, valid = self.decoder.values(bands, Box(top, left, bottom - top, right - left), level)
-            parts.append(resample(values, valid, rows.weights(first, count), cols.weights(inside.col, inside.width)))
+            parts.append(resample(values, valid, rows.taps(first, count), cols.taps(inside.col, inside.width)))
         return np.concatenate([part[0] for part in parts], axis=1), np.concatenate([part[1] for part in parts])
 
     def _level(self) -> int:

@@ -26,37 +26,47 @@ class Decoder:
         """The source's header."""
         return self.reader.header
 
-    def raw(self, bands: Sequence[int], box: Box, level: int = 0) -> tuple[Pixels, Mask]:
-        """Values as stored, (bands, h, w) in the file's dtype, and valid (h, w), NaN and inf not yet looked at."""
-        wanted = dict.fromkeys([*bands, *self._masking(bands)])
+    def raw(self, bands: Sequence[int], box: Box, level: int = 0) -> tuple[list[Pixels], Mask]:
+        """A plane (h, w) a band in the file's dtype, and valid (h, w), NaN and inf not yet looked at."""
+        together = self._together(bands)
+        wanted = list(dict.fromkeys([*bands, *together, *([] if self.alpha is None else [self.alpha])]))
+        planes = dict(zip(wanted, self.reader.read(wanted, box, level), strict=True))
+        valid = np.ones((box.height, box.width), bool)
         if self.alpha is not None:
-            wanted[self.alpha] = None
-        at = {band: index for index, band in enumerate(wanted)}
-        pixels = self.reader.read(list(wanted), box, level)
-        valid = np.ones(pixels.shape[1:], bool)
-        if self.alpha is not None:
-            valid &= pixels[at[self.alpha]] > 0
+            valid &= planes[self.alpha] > 0
         if self.header.gdal_mask:
             valid &= self.reader.read_mask(box, level)
-        _drop_nodata(valid, pixels, at, self.header.nodata, [b for b in bands if not self._ambiguous(b)], every=False)
-        _drop_nodata(valid, pixels, at, self.header.nodata, self._masking(bands), every=True)
-        return pixels[[at[band] for band in bands]], valid
+        for band in dict.fromkeys(bands):
+            if not self._ambiguous(band):
+                _drop(valid, [planes[band]], [self.header.nodata[band - 1]])
+        _drop(valid, [planes[band] for band in together], [self.header.nodata[band - 1] for band in together])
+        return [planes[band] for band in bands], valid
 
     def values(self, bands: Sequence[int], box: Box, level: int = 0) -> tuple[NDArray[np.float32], Mask]:
         """Values with scale and offset, float32 (bands, h, w), 0 where not valid, and valid (h, w)."""
-        pixels, valid = self.raw(bands, box, level)
+        planes, valid = self.raw(bands, box, level)
+        values = np.empty((len(bands), box.height, box.width), np.float32)
         with np.errstate(over="ignore", invalid="ignore"):
-            values = pixels.astype(np.float32)
-        if pixels.dtype.kind == "f":
-            valid &= np.isfinite(values).all(axis=0)
-        for plane, band in zip(values, bands, strict=True):
-            scale, offset = self.header.scales[band - 1], self.header.offsets[band - 1]
-            if (scale, offset) != (1.0, 0.0):
-                plane *= scale
-                plane += offset
+            for value, plane, band in zip(values, planes, bands, strict=True):
+                value[...] = plane
+                if plane.dtype.kind == "f":
+                    valid &= np.isfinite(value)
+                scale, offset = self.header.scales[band - 1], self.header.offsets[band - 1]
+                if (scale, offset) != (1.0, 0.0):
+                    value *= scale
+                    value += offset
         if not valid.all():
-            values[:, ~valid] = 0
+            np.copyto(values, 0, where=~valid)
         return values, valid
+
+    def valid(self, bands: Sequence[int], box: Box, level: int = 0) -> Mask:
+        """The second half of :meth:`values` alone, several times faster."""
+        planes, valid = self.raw(bands, box, level)
+        with np.errstate(over="ignore"):
+            for plane in planes:
+                if plane.dtype.kind == "f":
+                    valid &= np.isfinite(plane.astype(np.float32, copy=False))
+        return valid
 
     def all_valid(self, bands: Sequence[int]) -> bool:
         """Whether the header alone says that every pixel of these bands is data."""
@@ -64,7 +74,7 @@ class Decoder:
         masked = self.alpha is not None or header.gdal_mask or np.dtype(header.dtype).kind == "f"
         return not masked and all(header.nodata[band - 1] is None for band in (*bands, *self.shared))
 
-    def _masking(self, bands: Sequence[int]) -> tuple[int, ...]:
+    def _together(self, bands: Sequence[int]) -> tuple[int, ...]:
         """Bands that decide together; none if these bands' nodata is not ambiguous."""
         if not any(self._ambiguous(band) for band in bands):
             return ()
@@ -76,19 +86,18 @@ class Decoder:
         return nodata is not None and (nodata == 0 or self.header.dtype == "uint8")
 
 
-def _drop_nodata(
-    valid: Mask,
-    pixels: Pixels,
-    at: dict[int, int],
-    nodata: Sequence[float | None],
-    bands: Sequence[int],
-    *,
-    every: bool,
-) -> None:
-    """Clear ``valid`` where ``every`` band, or else any band, holds its nodata value."""
-    empty = [_equals(pixels[at[band]], value) for band in bands if (value := nodata[band - 1]) is not None]
-    if empty:
-        valid &= ~(np.logical_and if every else np.logical_or).reduce(empty)
+def _drop(valid: Mask, planes: Sequence[Pixels], nodata: Sequence[float | None]) -> None:
+    """Clear ``valid`` where every plane holds its nodata value."""
+    empty: Mask | None = None
+    for plane, value in zip(planes, nodata, strict=True):
+        if value is None:
+            continue
+        found = _equals(plane, value)
+        empty = found if empty is None else empty & found
+        if not empty.any():
+            return  # the usual case: one band has been looked at, and no pixel is without data
+    if empty is not None:
+        valid &= ~empty
 
 
 def _equals(plane: Pixels, nodata: float) -> Mask:

@@ -11,12 +11,45 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import sparse
 
 from geosam.scene.header import Mask
 
 ENOUGH = 0.5
 """A resampled pixel is valid where at least this share of its weight comes from valid pixels."""
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The source pixels of each output pixel of one axis, and their weights."""
+
+    index: NDArray[np.int64]
+    """Shape (taps, outputs)."""
+    weight: NDArray[np.float32]
+    """Shape (taps, outputs); each column sums to one."""
+
+    def along(self, values: NDArray[np.float32], axis: int) -> NDArray[np.float32]:
+        """Weighted sums along an axis of (bands, h, w).
+
+        Always in the order of the source and in float32, so that a pixel's value does not depend on the window.
+        """
+        shape = [1, 1, 1]
+        shape[axis] = -1
+        out: NDArray[np.float32] | None = None
+        for index, weight in zip(self.index, self.weight, strict=True):
+            term = _taken(values, index, axis) * weight.reshape(shape)
+            out = term if out is None else np.add(out, term, out=out)
+        return values if out is None else out
+
+
+def _taken(values: NDArray[np.float32], index: NDArray[np.int64], axis: int) -> NDArray[np.float32]:
+    """Like np.take; a view where the indices are evenly spaced, as at every whole ratio."""
+    steps = np.diff(index)
+    if len(index) > 1 and (steps[0] < 1 or (steps != steps[0]).any()):
+        return np.take(values, index, axis)
+    step = int(steps[0]) if len(index) > 1 else 1
+    where = [slice(None)] * 3
+    where[axis] = slice(int(index[0]), int(index[-1]) + 1, step)
+    return values[tuple(where)]
 
 
 @dataclass(frozen=True)
@@ -35,21 +68,14 @@ class Axis:
         low, high = self._edges(np.array([first, first + count - 1]))
         return int(np.clip(np.floor(low[0]), 0, self.size - 1)), int(np.clip(np.ceil(high[1]), 1, self.size))
 
-    def weights(self, first: int, count: int) -> sparse.csr_matrix:
-        """Weights, float32 (count, span), each row summing to one."""
+    def taps(self, first: int, count: int) -> Taps:
+        """Where outputs ``first`` ... ``first + count - 1`` look in the pixels of their :meth:`span`."""
         begin, end = self.span(first, count)
         low, high = self._edges(np.arange(first, first + count))
-        taps = int(np.ceil((high - low).max())) + 1
-        source = np.floor(low).astype(np.int64)[:, None] + np.arange(taps)
-        weight = self._kernel(source, low[:, None], high[:, None])
-        column = np.clip(source, begin, end - 1) - begin
-        weight /= weight.sum(axis=1, keepdims=True)
-        row = np.broadcast_to(np.arange(count)[:, None], source.shape)
-        matrix = sparse.csr_matrix(
-            (weight.ravel().astype(np.float32), (row.ravel(), column.ravel())), (count, end - begin)
-        )
-        matrix.sum_duplicates()
-        return matrix
+        reach = max(1, int((np.ceil(high) - np.floor(low)).max()))
+        source = np.floor(low).astype(np.int64) + np.arange(reach)[:, None]
+        weight = self._kernel(source, low, high)
+        return Taps(np.clip(source, begin, end - 1) - begin, (weight / weight.sum(axis=0)).astype(np.float32))
 
     def _edges(self, outputs: NDArray[np.int64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """First and last source coordinate with any weight; rounded, or 1e-16 too much takes in another pixel."""
@@ -68,23 +94,21 @@ class Axis:
         return np.asarray(np.maximum(weight, 0.0))
 
 
-def resample(
-    values: NDArray[np.float32], valid: Mask, rows: sparse.csr_matrix, cols: sparse.csr_matrix
-) -> tuple[NDArray[np.float32], Mask]:
+def resample(values: NDArray[np.float32], valid: Mask, rows: Taps, cols: Taps) -> tuple[NDArray[np.float32], Mask]:
     """Weighted mean of the valid pixels under each output pixel.
 
     Args:
         values: float32 (bands, h, w), 0 where not valid.
         valid: bool (h, w).
-        rows: Weights (out_h, h).
-        cols: Weights (out_w, w).
+        rows: Taps of the row axis into h.
+        cols: Taps of the column axis into w.
 
     Returns:
         Values float32 (bands, out_h, out_w), 0 where not valid, and valid bool (out_h, out_w).
     """
     whole = bool(valid.all())
     stack = values if whole else np.concatenate([values, valid[None].astype(np.float32)])
-    out = _along_last(_along_last(stack.transpose(0, 2, 1), rows).transpose(0, 2, 1), cols)
+    out = cols.along(rows.along(stack, 1), 2)
     if whole:
         return out, np.ones(out.shape[1:], bool)
     # full weight is exactly one, whatever float32 sums up to: or a pixel would differ in its last
@@ -93,10 +117,3 @@ def resample(
     enough = weight >= ENOUGH - 1e-4
     mean = np.divide(out[:-1], weight, out=np.zeros_like(out[:-1]), where=enough)
     return mean, enough
-
-
-def _along_last(values: NDArray[np.float32], weights: sparse.csr_matrix) -> NDArray[np.float32]:
-    """(a, b, n) times weights (m, n) along the last axis: (a, b, m)."""
-    flat = np.ascontiguousarray(values.reshape(-1, values.shape[-1]).T)
-    out: NDArray[np.float32] = np.ascontiguousarray((weights @ flat).T)
-    return out.reshape(*values.shape[:2], weights.shape[0])

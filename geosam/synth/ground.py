@@ -78,8 +78,7 @@ class Ground:
         if not mask.any():
             return None
         h, w = self.wood.shape
-        pooled: NDArray[np.bool_] = mask.reshape(h, Q, w, Q).any(axis=(1, 3))
-        return pooled.astype(np.float32)
+        return np.asarray(mask.reshape(h, Q, w, Q).any(axis=(1, 3)), np.float32)
 
     def _flow(self, shape: tuple[int, int]) -> tuple[F32, F32, F32]:
         """Distance along and across the flow and the channel's half width, px; plain coordinates without a river."""
@@ -157,8 +156,8 @@ class Ground:
         strip = strip * smoothstep(wood, -1.1, -0.3)
         chance = np.maximum(0.97 * self.forest(wood), strip) + 0.012
         bare = self._at(self.gravel_m, Q, self.area.pad, rows, cols)
-        chance = chance * (away > lean + 0.8 * bare)
-        return chance * self._unpaved(rows, cols)
+        allowed = (away > lean + 0.8 * bare) * self._unpaved(rows, cols)
+        return np.asarray(chance * allowed, np.float32)
 
     def _unpaved(self, rows: NDArray[np.float64], cols: NDArray[np.float64]) -> F32 | float:
         return 1.0 if self.paved is None else 1 - self._at(self.paved, Q, self.area.pad, rows, cols)

@@ -113,7 +113,7 @@ def _built(ground: Ground, relief: Relief, road: Mask, patches: F32, cloud: F32,
         layers.append(_Layer(lambda b: 0.9 + 0.02 * cloud, snow))
     if road.any():
         worn = 1 + np.float32(0.05) * cloud + np.float32(0.035) * fine
-        layers.append(_Layer(lambda b: style.road[b] * worn, gaussian_filter(road.astype(np.float32), 0.7)))
+        layers.append(_Layer(lambda b: np.float32(style.road[b]) * worn, gaussian_filter(road.astype(np.float32), 0.7)))
     if relief.roof.any():
         colours = np.array([(0.0,) * 4, *ROOFS], np.float32)
         lit = relief.roof_light * (1 + np.float32(0.02) * fine)

@@ -122,9 +122,10 @@ def enlarge(coarse: F32, factor: int, shape: tuple[int, int], margin: int = 0) -
         float32, shape ``shape``.
     """
     if factor == 1:
-        return np.ascontiguousarray(coarse[margin : margin + shape[0], margin : margin + shape[1]])
-    enlarged: F32 = (_linear(shape[0], factor, margin) @ coarse) @ _linear(shape[1], factor, margin).T
-    return enlarged
+        same: F32 = np.ascontiguousarray(coarse[margin : margin + shape[0], margin : margin + shape[1]])
+        return same
+    enlarged = (_linear(shape[0], factor, margin) @ coarse) @ _linear(shape[1], factor, margin).T
+    return np.asarray(enlarged, np.float32)
 
 
 @lru_cache(maxsize=8)
@@ -152,7 +153,8 @@ def texture(kind: str) -> F32:
         "ripple": np.exp(-(((f - 0.16) / 0.06) ** 2)) * (0.3 + np.abs(fx) / f),
     }[kind]
     noise = np.fft.irfft2(np.fft.rfft2(rng.standard_normal((n, n))) * gain, s=(n, n))
-    return (noise / noise.std()).astype(np.float32)
+    made: F32 = (noise / noise.std()).astype(np.float32)
+    return made
 
 
 def textured(kind: str, seed: int, origin: tuple[int, int], shape: tuple[int, int]) -> F32:

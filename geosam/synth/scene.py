@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 from shapely.affinity import affine_transform
 
+from geosam.synth.ground import Plan
 from geosam.synth.layout import Layout, lay_out
-from geosam.synth.look import Plan, paint
+from geosam.synth.look import paint
 from geosam.synth.noise import smooth, texture
 from geosam.synth.options import SynthOptions
 from geosam.synth.raster import Edges
@@ -177,7 +178,7 @@ def _coded(bands: NDArray[Any], dtype: str) -> NDArray[Any]:
     # Pictures are stretched and gamma-coded; this undoes it roughly: grass 0.08, gravel 0.2.
     reflectance = np.float32(0.5) * np.maximum(shown, np.float32(0.004)) ** 2
     if dtype == "uint16":
-        return (np.clip(reflectance * 10_000 + 0.5, 1, 65_535)).astype(np.uint16)
+        return np.asarray(np.clip(reflectance * 10_000 + 0.5, 1, 65_535), np.uint16)
     return np.asarray(reflectance, np.float32)
 
 
@@ -190,7 +191,7 @@ def _style(options: SynthOptions, rng: np.random.Generator) -> Style:
         forest=0.42 if options.forest else 0.0, riparian=0.75 if options.forest else 0.0,
         riparian_m=max(12.0, 5 * options.gsd_m), gravel_m=max(9.0, 3 * options.gsd_m) if options.gravel else 0.0,
         fields=0.75, parcel_m=float(np.clip(span / 10, 60, 400)), roofs=1.6 if options.roofs else 0.0,
-        glint=0.55 if options.glint else 0.0, whitewater=0.25 if options.glint else 0.0,
+        glint=0.35 if options.glint else 0.0, whitewater=0.15 if options.glint else 0.0,
         crown_m=min(float(rng.uniform(2.6, 4.2)), 60 * options.gsd_m), snow=0.0, haze=0.06, overhang=False,
         gain=(1.0, 1.0, 1.0, 1.0), contrast=1.05, vivid=0.75, lift=0.12,
         streak=0.02, ripple=0.02, noise=0.008, soft_px=0.9,

@@ -120,7 +120,8 @@ def _whitewater(ground: Ground, like: _Patterns) -> F32:
     short = _streaks(s + 79, 3.5 * like.along, 1.5 * like.across)
     zone = 0.8 * like.patches + np.float32(1.6 * ground.plan.style.whitewater - 1.2)
     foam = 0.6 * short + 0.3 * like.streak + 0.45 * like.ripple + 0.35 * grain + zone
-    in_flow = smoothstep(1.6 - np.abs(like.across) / np.maximum(ground.over_core(ground.half), 1), 0.0, 0.5)
+    aside = np.abs(like.across) / np.maximum(ground.over_core(ground.half), 1)
+    in_flow = 1 - smoothstep(aside.astype(np.float32, copy=False), 1.1, 1.6)
     return np.float32(0.9) * in_flow * smoothstep(foam, 0.8, 2.0)
 
 

@@ -13,7 +13,8 @@ from PIL import Image
 from scipy.ndimage import gaussian_filter
 
 from geosam.synth import geometry as g
-from geosam.synth.look import Plan, paint
+from geosam.synth.ground import Plan
+from geosam.synth.look import paint
 from geosam.synth.raster import Edges
 from geosam.synth.style import draw_style
 

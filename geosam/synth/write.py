@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -25,6 +27,19 @@ from geosam.synth.scene import BLOCK, RiverScene
 FILES = ("scene.tif", "truth.tif", "truth.gpkg", "scene.json")
 """What :func:`write_scene` leaves in the folder."""
 
+
+@dataclass(frozen=True)
+class Written:
+    """What a scene on disk holds."""
+
+    water_px: int
+    """Pixels of water."""
+    water_fraction: float
+    """Their share of the pixels with data, 0 to 1."""
+    polygons: int
+    """Polygons in ``truth.gpkg``."""
+
+
 _Square = tuple[Window, NDArray[Any], NDArray[np.uint8]]
 
 
@@ -34,7 +49,7 @@ def write_scene(
     *,
     overwrite: bool = False,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, float]:
+) -> Written:
     """Make a scene on disk: ``scene.tif``, ``truth.tif`` (0, 1; 255 in the collar), ``truth.gpkg``, ``scene.json``.
 
     Only a few squares of 512 px are in memory at a time, whatever the scene's size. Everything is
@@ -47,7 +62,7 @@ def write_scene(
         progress: Called with (squares done, squares in all).
 
     Returns:
-        ``water_px``, ``water_fraction`` of the pixels with data, ``polygons``.
+        How much water it holds.
 
     Raises:
         OutputError: A file exists, the parent folder is missing, or the disk refuses.
@@ -78,31 +93,17 @@ def _refuse(folder: Path, overwrite: bool) -> None:
         raise OutputError(f"{folder / found[0]} exists. Give another --out, or --overwrite to replace it.")
 
 
-def _write_all(scene: RiverScene, work: Path, progress: Callable[[int, int], None] | None) -> dict[str, float]:
-    wet = 0
-    # GDAL's block cache would fill with squares that are never read again.
-    with (
-        rasterio.Env(GDAL_CACHEMAX=64, GDAL_NUM_THREADS="ALL_CPUS"),
-        rasterio.open(
-            work / "scene.tif", "w", **_profile(scene, scene.count, scene.options.dtype, scene.nodata)
-        ) as pixels,
-        rasterio.open(work / "truth.tif", "w", **_profile(scene, 1, "uint8", 255)) as truth,
-    ):
-        _describe(pixels, scene)
-        truth.set_band_description(1, "water")
-        total = -(-scene.shape[0] // BLOCK) * -(-scene.shape[1] // BLOCK)
-        for done, (window, bands, water) in enumerate(_squares(scene), 1):
-            pixels.write(bands, window=window)
-            truth.write(water, 1, window=window)
-            wet += int((water == 1).sum())
-            if progress is not None:
-                progress(done, total)
+def _write_all(scene: RiverScene, work: Path, progress: Callable[[int, int], None] | None) -> Written:
+    wet = _write_rasters(scene, work, progress)
     frame: geopandas.GeoDataFrame = scene.truth
-    frame.to_file(work / "truth.gpkg", layer="truth", driver="GPKG")
+    with warnings.catch_warnings():
+        # A scene without CRS was asked for; its truth has none either.
+        warnings.filterwarnings("ignore", "'crs' was not provided", UserWarning)
+        frame.to_file(work / "truth.gpkg", layer="truth", driver="GPKG")
     (work / "scene.json").write_text(scene.options.model_dump_json(indent=2) + "\n", encoding="utf-8")
     c = 2 * scene.options.collar_px
     data = (scene.shape[0] - c) * (scene.shape[1] - c)
-    return {"water_px": wet, "water_fraction": wet / data, "polygons": len(frame)}
+    return Written(wet, wet / data, len(frame))
 
 
 def _write_rasters(scene: RiverScene, work: Path, progress: Callable[[int, int], None] | None) -> int:

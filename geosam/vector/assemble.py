@@ -9,6 +9,7 @@ from typing import NamedTuple
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import shapely
 from odc.geo.geobox import GeoBox
 
@@ -155,10 +156,10 @@ def _frame(bodies: _Bodies, ground: Ground, scene: str, model: str) -> gpd.GeoDa
     count = len(polygons)
     columns = {
         "id": np.arange(1, count + 1),
-        "area_m2": bodies.area_m2.round(4),
-        "perimeter_m": bodies.perimeter_m.round(4),
+        "area_m2": bodies.area_m2.round(6),
+        "perimeter_m": bodies.perimeter_m.round(6),
         "probability": bodies.probability.round(4),
-        "scene": np.full(count, scene, object),
-        "model": np.full(count, model, object),
+        "scene": pd.Series([scene] * count, dtype="str"),
+        "model": pd.Series([model] * count, dtype="str"),
     }
     return gpd.GeoDataFrame(columns, geometry=polygons, crs=ground.crs)

@@ -119,6 +119,7 @@ class CornerFinder:
             return Corners(empty, empty, np.zeros(0, np.uint8), empty, np.zeros(0, np.int64), np.zeros(0))
         row, col, kind, label = (np.concatenate(column) for column in zip(*self._parts, strict=True))
         wet, chance = (np.concatenate(column) for column in zip(*self._sums, strict=True))
+        self._parts.clear()  # they are the bulk of the memory, and copied now
         body_of, bodies = self._bodies(label)
         body = body_of[label]
         _turn_round_dry(kind, body)

@@ -101,13 +101,12 @@ def _faults(path: Path) -> Iterator[None]:
         yield
     except OutputError:
         raise
-    except (OSError, RuntimeError) as error:  # pyogrio's errors are RuntimeErrors
-        if not isinstance(error, OSError | _GDAL):
-            raise
+    except _FAULTS as error:
         raise OutputError(_line(path, error)) from error
 
 
-_GDAL = (
+_FAULTS = (
+    OSError,
     pyogrio.errors.DataSourceError,
     pyogrio.errors.DataLayerError,
     pyogrio.errors.FeatureError,

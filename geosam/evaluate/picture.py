@@ -1,0 +1,93 @@
+"""The worst images side by side: image, truth, prediction."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from geosam.errors import OutputError
+from geosam.evaluate.samples import Sample
+
+_SIDE, _GAP, _TITLE = 320, 6, 18
+_BLUE, _RED, _ORANGE, _GREY = (30, 110, 255), (230, 30, 60), (255, 170, 0), (128, 128, 128)
+
+
+@dataclass(frozen=True, eq=False)
+class Case:
+    """One image that went wrong, small enough to keep."""
+
+    title: str
+    panels: tuple[Image.Image, Image.Image, Image.Image]
+    """Image, truth (blue; grey is not known), prediction (blue; red false, orange missed)."""
+
+    @classmethod
+    def of(cls, sample: Sample, found: NDArray[np.bool_], title: str) -> Case:
+        """The three panels of an image."""
+        truth = _tinted(_tinted(sample.rgb, sample.water, _BLUE), ~sample.known, _GREY)
+        said = _tinted(sample.rgb, found & sample.water, _BLUE)
+        said = _tinted(said, found & ~sample.water & sample.known, _RED)
+        said = _tinted(said, sample.water & ~found, _ORANGE)
+        return cls(title, (_small(sample.rgb), _small(truth), _small(said)))
+
+
+@dataclass
+class Worst:
+    """The images with the lowest score seen so far."""
+
+    keep: int = 8
+    _heap: list[tuple[float, int, Case]] = field(default_factory=list)
+    _seen: int = 0
+
+    def see(self, score: float, case: Callable[[], Case]) -> None:
+        """Look at an image; it is drawn only if it is among the worst. Perfect ones are not kept."""
+        self._seen += 1
+        if score >= 1 or (len(self._heap) == self.keep and -self._heap[0][0] <= score):
+            return
+        heapq.heappush(self._heap, (-score, self._seen, case()))
+        if len(self._heap) > self.keep:
+            heapq.heappop(self._heap)
+
+    @property
+    def cases(self) -> list[Case]:
+        """The worst first."""
+        return [case for _, _, case in sorted(self._heap, key=lambda entry: (-entry[0], entry[1]))]
+
+    def write(self, path: Path) -> None:
+        """Write the picture.
+
+        Raises:
+            OutputError: It cannot be written.
+        """
+        cases = self.cases
+        height = _TITLE + _SIDE + _GAP
+        sheet = Image.new("RGB", (3 * (_SIDE + _GAP) + _GAP, max(1, len(cases)) * height + _TITLE), "white")
+        draw = ImageDraw.Draw(sheet)
+        legend = "image | truth: blue water, grey not known | prediction: blue right, red false, orange missed"
+        draw.text((_GAP, 3), legend if cases else "no image has an error", fill="black")
+        for number, case in enumerate(cases):
+            top = _TITLE + number * height
+            draw.text((_GAP, top + 3), case.title, fill="black")
+            for column, panel in enumerate(case.panels):
+                sheet.paste(panel, (_GAP + column * (_SIDE + _GAP), top + _TITLE))
+        try:
+            sheet.save(path)
+        except (OSError, ValueError) as error:
+            raise OutputError(f"{path} could not be written ({error}). Give --worst a path that ends in .png.") from None
+
+
+def _tinted(rgb: NDArray[np.uint8], where: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
+    out = rgb.copy()
+    out[where] = (0.45 * rgb[where] + 0.55 * np.array(colour)).astype(np.uint8)
+    return out
+
+
+def _small(rgb: NDArray[np.uint8]) -> Image.Image:
+    picture = Image.fromarray(rgb)
+    picture.thumbnail((_SIDE, _SIDE))
+    return picture

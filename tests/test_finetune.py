@@ -1,0 +1,178 @@
+"""Training: samples ask for what their prompts say, losses are right, runs repeat and go on."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from geosam.finetune import loop
+from geosam.finetune.augment import crop, turn, weather
+from geosam.finetune.batches import Batches, collate
+from geosam.finetune.loop import train
+from geosam.finetune.losses import binary_cross_entropy, dice, intersection_over_union, iou_head
+from geosam.finetune.recipe import Recipe
+from geosam.finetune.samples import coarse_with_mistakes, dense_prompt, make_sample
+from geosam.models import load_model
+from geosam.options import ModelOptions
+
+SIDE = 64
+
+
+def two_ponds():
+    image = np.full((SIDE, SIDE, 3), 150, np.uint8)
+    label = np.zeros((SIDE, SIDE), np.uint8)
+    label[5:25, 5:25] = label[40:60, 36:60] = 255
+    image[label == 255] = (60, 80, 70)
+    return image, label
+
+
+def samples(count=200):
+    rng = np.random.default_rng(0)
+    return [make_sample(*two_ponds(), rng) for _ in range(count)]
+
+
+def test_no_prompt_and_the_dense_hint_ask_for_all_water():
+    _, label = two_ponds()
+    for sample in samples():
+        if sample.mask is not None or (len(sample.points) == 0 and sample.box is None):
+            assert np.array_equal(sample.label, label)
+
+
+def test_points_alone_ask_for_the_ponds_they_lie_in_and_no_other():
+    alone = [s for s in samples() if s.mask is None and len(s.points) and s.box is None]
+    assert len(alone) > 20
+    for sample in alone:
+        wet = sample.points[sample.labels == 1].astype(int)
+        for pond in (np.s_[5:25, 5:25], np.s_[40:60, 36:60]):
+            inside = [pond[0].start <= y < pond[0].stop and pond[1].start <= x < pond[1].stop for x, y in wet]
+            assert (sample.label[pond] == 255).all() == any(inside)
+
+
+def test_points_on_dry_ground_ask_for_nothing():
+    rng = np.random.default_rng(1)
+    image = np.full((SIDE, SIDE, 3), 150, np.uint8)
+    drawn = [make_sample(image, np.zeros((SIDE, SIDE), np.uint8), rng) for _ in range(60)]
+    assert any(len(sample.points) for sample in drawn)
+    assert all(not sample.label.any() for sample in drawn)
+
+
+def test_the_spoilt_coarse_mask_is_like_the_truth_but_not_it(monkeypatch):
+    image, label = two_ponds()
+    rng = np.random.default_rng(2)
+    monkeypatch.setattr("geosam.finetune.samples.guess_water", lambda rgb, valid: label == 255)
+    overlaps = [(coarse_with_mistakes(image, label, rng) == (label == 255)).mean() for _ in range(40)]
+    assert np.median(overlaps) > 0.85
+    assert min(overlaps) < 0.97
+
+
+def test_the_dense_prompt_is_the_share_of_water():
+    water = np.zeros((8, 8), bool)
+    water[:4, :2] = True
+    assert dense_prompt(water).tolist() == [[0, -1], [-1, -1]]
+
+
+def test_cropping_and_turning_keep_image_and_label_together():
+    image = np.zeros((50, 70, 3), np.uint8)
+    label = np.zeros((50, 70), np.uint8)
+    label[10:30, 20:50], image[10:30, 20:50] = 255, 255
+    rng = np.random.default_rng(3)
+    for _ in range(30):
+        picture, truth = turn(*crop(image, label, 32, (1.0, 1.0), rng), rng)
+        known = truth != 128
+        assert picture.shape == (32, 32, 3)
+        assert ((picture[..., 0] > 127) == (truth == 255))[known].all()
+
+
+def test_what_lies_beyond_an_image_is_ignored():
+    image, label = np.zeros((40, 90, 3), np.uint8), np.full((40, 90), 255, np.uint8)
+    picture, truth = crop(image, label, 64, (1.0, 1.0), np.random.default_rng(0))
+    assert picture.shape == (64, 64, 3)
+    assert (truth == 128).any()
+
+
+def test_weather_changes_the_light_and_keeps_the_size():
+    image, _ = two_ponds()
+    changed = [weather(image, np.random.default_rng(seed)) for seed in range(10)]
+    assert all(c.shape == image.shape and c.dtype == np.uint8 for c in changed)
+    assert len({c.tobytes() for c in changed}) == 10
+
+
+def masks(values):
+    return torch.tensor(values, dtype=torch.float32).reshape(1, 1, 1, -1)
+
+
+def test_losses_by_hand():
+    logits, target, known = masks([0.0, 0.0, 9.0]), masks([1.0, 0.0, 0.0]), masks([1.0, 1.0, 0.0])
+    assert binary_cross_entropy(logits, target, known).item() == pytest.approx(math.log(2))
+    # Overlap 0.5, sizes 1 and 1: one minus (2 * 0.5 + s) / (2 + s).
+    assert dice(logits, target, known, smooth=1.0).item() == pytest.approx(1 - 2 / 3)
+    assert intersection_over_union(masks([3.0, 3.0, -3.0]), masks([1.0, 0.0, 0.0]), masks([1, 1, 1])).item() == 0.5
+    assert iou_head(torch.tensor([[0.75]]), logits + 1, target, known).item() == pytest.approx(0.0625)
+
+
+def test_ignored_pixels_do_not_count():
+    target, known = masks([1.0, 0.0]), masks([1.0, 0.0])
+    for loss in (binary_cross_entropy, dice):
+        assert loss(masks([2.0, 50.0]), target, known).item() == loss(masks([2.0, -50.0]), target, known).item()
+
+
+def test_empty_against_empty_is_a_full_score():
+    assert intersection_over_union(masks([-3.0]), masks([0.0]), masks([1.0])).item() == 1
+
+
+@pytest.fixture
+def recipe(tmp_path):
+    for name in ("images", "masks"):
+        (tmp_path / "ponds" / name).mkdir(parents=True)
+    for n in range(3):
+        image, label = two_ponds()
+        Image.fromarray(image).save(tmp_path / "ponds" / "images" / f"{n}.png")
+        Image.fromarray(label).save(tmp_path / "ponds" / "masks" / f"{n}.png")
+    return Recipe.model_validate({
+        "schedule": {"minutes": 60, "steps": 4, "side": 32, "batch": 4, "large_every": 2, "warmup_steps": 2},
+        "model": {"image_size": 64},
+        "data": [{"folder": "ponds", "weight": 1}, {"folder": "synth", "weight": 0.2, "scenes": 2}],
+    })  # fmt: skip
+
+
+def test_the_nth_batch_is_always_the_same(recipe, tmp_path):
+    first, again = (Batches(recipe, tmp_path, tmp_path / "cache")[1] for _ in range(2))
+    assert torch.equal(first.images, again.images)
+    assert torch.equal(first.points, again.points)
+    assert first.images.shape == (1, 3, 64, 64)
+
+
+def test_padding_is_marked_and_rounded_up(recipe, tmp_path):
+    batch = collate(samples(8), (0.0, 0.0))
+    assert batch.points.shape[1] % 8 == 0
+    assert (batch.labels == -1).any()
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_run_that_was_cut_off_goes_on_with_the_same_curve(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY_S", 0.0)
+    train(recipe, tmp_path, tmp_path / "runs" / "whole")
+    calls = []
+
+    def killed(*args):
+        calls.append(args)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    step = loop._step
+    monkeypatch.setattr(loop, "_step", killed)
+    with pytest.raises(KeyboardInterrupt):
+        train(recipe, tmp_path, tmp_path / "runs" / "cut")
+    train(recipe, tmp_path, tmp_path / "runs" / "cut", resume=True)
+    whole, cut = (torch.load(tmp_path / "runs" / n / "state.pt", weights_only=True) for n in ("whole", "cut"))
+    assert whole["step"] == cut["step"] == 4
+    for name, value in whole["model"].items():
+        assert torch.allclose(value, cut["model"][name], atol=1e-5), name
+    log = (tmp_path / "runs" / "whole" / "log.jsonl").read_text().splitlines()
+    assert math.isfinite(json.loads(log[0])["bce"])
+    weights = tmp_path / "runs" / "whole" / "model.safetensors"
+    assert load_model(ModelOptions(name=str(weights))).tile_px == 64
