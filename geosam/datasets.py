@@ -104,7 +104,9 @@ def load_folder(
     if negatives and (folder / "negatives").is_dir():
         pairs += [Pair(path, None, path.stem) for path in _pictures(folder / "negatives")]
     if not pairs:
-        raise DatasetError(f"{folder} has no labelled tile left with splits {splits}, groups {groups} and names {names!r}.")
+        raise DatasetError(
+            f"{folder} has no labelled tile left with splits {splits}, groups {groups} and names {names!r}."
+        )
     return pairs
 
 

@@ -14,9 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from geosam.errors import OptionsError
 
-CoarseMethod = Literal[
-    "auto", "ndwi", "ndwi-ndvi", "mndwi", "awei", "awei-sh", "hsv", "exg", "dark", "learned"
-]
+CoarseMethod = Literal["auto", "ndwi", "ndwi-ndvi", "mndwi", "awei", "awei-sh", "rgb", "hsv", "exg", "dark", "learned"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 
@@ -29,7 +27,7 @@ class SceneOptions(_Options):
     """How the raster is read."""
 
     bands: str | None = None
-    """Band roles, ``red=1,green=2,blue=3,nir=4`` (1-based), or a preset's name such as naip. None: read from the file."""
+    """Band roles, ``red=1,green=2,blue=3,nir=4`` (1-based), or a preset such as naip. None: read from the file."""
     aoi: str | None = None
     """Vector file (any CRS); pixels outside its polygons are unknown, and the work is cropped to its bounds."""
     gsd: Literal["native", "auto"] | float = "auto"
@@ -50,11 +48,14 @@ class CoarseOptions(_Options):
     method: str = "auto"
     """One of :data:`CoarseMethod`, or the path of a raster or vector file that holds a mask."""
     threshold: float | None = None
-    """Index value above which a pixel is water; None: fitted to the whole scene."""
-    min_area_m2: float = Field(default=200.0, ge=0)
-    """Water components smaller than this are dropped."""
-    max_hole_m2: float = Field(default=100.0, ge=0)
-    """Holes in water smaller than this are filled."""
+    """Value above which a pixel is water; None: fitted to the whole scene.
+
+    Of the index itself; for exg of minus excess green, for rgb of log-odds, for learned of the probability.
+    """
+    min_area_m2: float | None = Field(default=None, ge=0)
+    """Water components smaller than this are dropped; None: than 40 pixels."""
+    max_hole_m2: float | None = Field(default=None, ge=0)
+    """Holes in water smaller than this are filled; None: than 20 pixels."""
 
 
 class PromptOptions(_Options):
@@ -97,9 +98,12 @@ class VectorOptions(_Options):
 
     threshold: float | None = Field(default=None, gt=0, lt=1)
     """Probability above which a pixel is water; None (``auto``): the model's own."""
-    min_area_m2: float = Field(default=0.0, ge=0)
-    max_hole_m2: float = Field(default=0.0, ge=0)
+    min_area_m2: float | None = Field(default=None, ge=0)
+    """Polygons smaller than this are dropped; None: ``segment`` drops specks under 25 pixels, ``vectorize`` none."""
+    max_hole_m2: float | None = Field(default=None, ge=0)
+    """Islands smaller than this are filled; None: ``segment`` fills those under 25 pixels, ``vectorize`` none."""
     simplify_m: float = Field(default=0.0, ge=0)
+    """Outlines may move by as much; 0: they follow the pixels."""
 
 
 class SegmentOptions(_Options):

@@ -11,7 +11,7 @@ import torch
 import geosam
 from geosam.errors import OptionsError, OutputError
 from geosam.options import SegmentOptions
-from geosam.pipeline import at_working_gsd, segment
+from geosam.pipeline import at_working_gsd, segment, without_specks
 from geosam.pipeline.many import segment_many
 from geosam.scene import Scene
 
@@ -152,8 +152,19 @@ def test_the_working_resolution_is_as_asked(tmp_path, gsd, side, wanted):
 
 
 def test_auto_keeps_a_small_scene_as_fine_as_it_is(tmp_path):
-    scene = fine_scene(tmp_path, 900)
+    scene = fine_scene(tmp_path, 500)
     assert at_working_gsd(scene, options().scene).shape == scene.shape
+
+
+def test_auto_does_not_shrink_a_scene_below_what_a_model_needs_to_see(tmp_path):
+    assert min(at_working_gsd(fine_scene(tmp_path, 900), options().scene).shape) == 512
+
+
+def test_specks_are_dropped_unless_an_area_is_given(river_tif, tmp_path):
+    scene = Scene.open(river_tif)
+    assert without_specks(options().vector, scene).min_area_m2 == pytest.approx(25 * 4, rel=0.01)
+    asked = options(vector={"min_area_m2": 0.0}).vector
+    assert without_specks(asked, scene).min_area_m2 == 0
 
 
 def fine_scene(folder, side):

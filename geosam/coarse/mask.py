@@ -43,6 +43,9 @@ TILE_PX = 512
 """Side of the mask's own blocks; strips are a whole number of them high, so that each is written once."""
 _CHUNK_PX = 2**20
 """Pixels classified at once by a thread: 4 MB a float32 band, which a few bands of stay in the cache."""
+LEAST_WATER_PX, LEAST_HOLE_PX = 40.0, 20.0
+"""Components and holes under so many pixels are dropped and filled where no area is given: in pixels, since a
+first guess errs by its texture, whether a pixel is 2 cm or 10 m."""
 _LEAST_SHARE, _GREATEST_SHARE = 0.001, 0.8
 """Shares of water beyond which the mask warns."""
 
@@ -103,6 +106,10 @@ class _Classifier(Protocol):
     def classify(self, scene: Scene, window: Window, threshold: float) -> UInt8: ...
 
 
+def _in_pixels(area_m2: float | None, scene: Scene, default_px: float) -> float:
+    return default_px if area_m2 is None else area_m2 / scene.pixel_area_m2
+
+
 def coarse_mask(
     scene: Scene,
     options: CoarseOptions | None = None,
@@ -134,7 +141,9 @@ def coarse_mask(
     options = options or CoarseOptions()
     classifier, choice = _choose(scene, options)
     target = _new_file() if path is None else Path(path)
-    limits = Limits(options.min_area_m2 / scene.pixel_area_m2, options.max_hole_m2 / scene.pixel_area_m2)
+    limits = Limits(
+        _in_pixels(options.min_area_m2, scene, LEAST_WATER_PX), _in_pixels(options.max_hole_m2, scene, LEAST_HOLE_PX)
+    )
     water, known = _make(scene, classifier, choice.threshold, limits, target, progress or (lambda done, total: None))
     share = water / known if known else 0.0
     warnings = choice.warnings + _share_warnings(share, known)

@@ -3,6 +3,7 @@
 Water is one class and the only one that counts; what the truth does not know is not counted.
 """
 
+from geosam.evaluate.compare import Comparison, compare
 from geosam.evaluate.dataset import Evaluation, evaluate_model
 from geosam.evaluate.rows import ROWS, Row, check_rows
 from geosam.evaluate.samples import DataSet, Sample, load_list
@@ -11,6 +12,7 @@ from geosam.evaluate.truth import Ruler, Truth
 
 __all__ = [
     "ROWS",
+    "Comparison",
     "DataSet",
     "Evaluation",
     "Row",
@@ -20,6 +22,7 @@ __all__ = [
     "Truth",
     "check_rows",
     "column_weighted_f1",
+    "compare",
     "evaluate_model",
     "load_list",
 ]

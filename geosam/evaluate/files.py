@@ -38,6 +38,16 @@ def rows_table(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
     return lines
 
 
+_COMPARED = (
+    "iou", "f1", "precision", "recall", "accuracy", "boundary_f1", "boundary_f1_m", "thin_recall", "false_water", "ece"
+)  # fmt: skip
+
+
+def scores_table(report: Mapping[str, Any]) -> list[str]:
+    """Lines for the terminal: one a score that is defined."""
+    return [f"{name:<14} {format_score(report[name])}" for name in _COMPARED if report[name] is not None]
+
+
 def format_score(value: float | int | None) -> str:
     """A score to three places, a count as it is, a dash for what is undefined."""
     if value is None:

@@ -65,20 +65,21 @@ class Worst:
             OutputError: It cannot be written.
         """
         cases = self.cases
-        height = _TITLE + _SIDE + _GAP
-        sheet = Image.new("RGB", (3 * (_SIDE + _GAP) + _GAP, max(1, len(cases)) * height + _TITLE), "white")
+        heights = [_TITLE + max(panel.height for panel in case.panels) + _GAP for case in cases]
+        sheet = Image.new("RGB", (3 * (_SIDE + _GAP) + _GAP, sum(heights) + _TITLE), "white")
         draw = ImageDraw.Draw(sheet)
         legend = "image | truth: blue water, grey not known | prediction: blue right, red false, orange missed"
         draw.text((_GAP, 3), legend if cases else "no image has an error", fill="black")
-        for number, case in enumerate(cases):
-            top = _TITLE + number * height
+        for case, top in zip(cases, np.cumsum([_TITLE, *heights]).tolist(), strict=False):
             draw.text((_GAP, top + 3), case.title, fill="black")
             for column, panel in enumerate(case.panels):
                 sheet.paste(panel, (_GAP + column * (_SIDE + _GAP), top + _TITLE))
         try:
             sheet.save(path)
         except (OSError, ValueError) as error:
-            raise OutputError(f"{path} could not be written ({error}). Give --worst a path that ends in .png.") from None
+            raise OutputError(
+                f"{path} could not be written ({error}). Give --worst a path that ends in .png."
+            ) from None
 
 
 def _tinted(rgb: NDArray[np.uint8], where: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:

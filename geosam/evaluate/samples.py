@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -37,12 +38,12 @@ class Sample:
     @property
     def water(self) -> NDArray[np.bool_]:
         """True where the label says water."""
-        return self.label == WATER
+        return np.equal(self.label, WATER)
 
     @property
     def known(self) -> NDArray[np.bool_]:
         """True where the label says anything."""
-        return self.label != IGNORE
+        return np.not_equal(self.label, IGNORE)
 
 
 class DataSet(BaseModel):
@@ -59,6 +60,8 @@ class DataSet(BaseModel):
     splits: tuple[str, ...] | None = None
     groups: tuple[str, ...] | None = None
     names: str = "*"
+    image_suffix: str = ""
+    """What the stems of the images have after those of their labels, such as ``_rgb``."""
     columns: tuple[float, float] = (0.0, 1.0)
     bands: tuple[int, int, int] | None = None
     """Bands of a raster that stand for red, green and blue, from 1; None: the first three."""
@@ -90,15 +93,32 @@ class DataSet(BaseModel):
             return _spread(range(*self.seeds), self.limit)
         folder = Path(self.folder) if root is None else Path(root) / self.folder
         if not folder.is_dir():
-            raise DatasetError(f"{folder} does not exist. Give --dataset a folder with {self.images}/ and {self.masks}/.")
+            raise DatasetError(
+                f"{folder} does not exist. Give --dataset a folder with {self.images}/ and {self.masks}/."
+            )
         if not (folder / self.masks).is_dir():
             raise DatasetError(f"{folder} has no labels: {self.masks}/ is missing. Name its subfolder with --masks.")
         negatives = self.negatives if self.negatives is not None else self.splits is None and self.groups is None
+        if self.image_suffix:
+            return _spread(self._by_suffix(folder), self.limit)
         pairs = load_folder(
             folder, images=self.images, masks=self.masks, splits=self.splits, groups=self.groups,
             names=self.names, columns=self.columns, negatives=negatives,
         )  # fmt: skip
         return _spread(pairs, self.limit)
+
+    def _by_suffix(self, folder: Path) -> list[Pair]:
+        """Labels and the images named after them."""
+        images = {path.stem: path for path in (folder / self.images).glob(f"*{self.image_suffix}.*")}
+        labels = sorted(path for path in (folder / self.masks).iterdir() if fnmatch(path.stem, self.names))
+        pairs = [
+            Pair(images[path.stem + self.image_suffix], path, path.stem, columns=self.columns)
+            for path in labels
+            if path.stem + self.image_suffix in images
+        ]
+        if not pairs:
+            raise DatasetError(f"{folder / self.images} has no image named as a label and {self.image_suffix!r}.")
+        return pairs
 
     def read(self, item: Pair | int) -> Sample:
         """One of what :meth:`open` listed.
@@ -108,6 +128,8 @@ class DataSet(BaseModel):
         """
         if isinstance(item, int):
             return self._made(item)
+        if item.image.suffix.lower() in (".tif", ".tiff"):
+            _check_raster(item.image, self.bands)
         rgb, label = item.read()
         if self.bands is not None:
             rgb = _bands(item, self.bands)
@@ -146,14 +168,21 @@ def _spread(items: Sequence[Any], limit: int | None) -> Sequence[Any]:
     return [items[i * len(items) // limit] for i in range(limit)]
 
 
-def _bands(pair: Pair, bands: tuple[int, int, int]) -> NDArray[np.uint8]:
+def _check_raster(path: Path, bands: tuple[int, int, int] | None) -> None:
     try:
-        with rasterio.open(pair.image) as source:
-            values = source.read(list(bands))
-    except (RasterioError, IndexError) as error:
-        raise DatasetError(f"{pair.image} has no bands {bands} to read: {error}") from None
-    if values.dtype != np.uint8:
-        raise DatasetError(f"{pair.image} is {values.dtype}. Give 8-bit images.")
+        with rasterio.open(path) as source:
+            count, dtype = source.count, source.dtypes[0]
+    except RasterioError as error:
+        raise DatasetError(f"{path} cannot be read as an image: {error}") from None
+    if count < max(bands or (1, 2, 3)):
+        raise DatasetError(f"{path} has {count} bands. Say which are red, green and blue with --image-bands.")
+    if dtype != "uint8":
+        raise DatasetError(f"{path} is {dtype}. Give 8-bit images.")
+
+
+def _bands(pair: Pair, bands: tuple[int, int, int]) -> NDArray[np.uint8]:
+    with rasterio.open(pair.image) as source:
+        values = source.read(list(bands))
     first, last = (round(share * values.shape[2]) for share in pair.columns)
     return np.ascontiguousarray(values[:, :, first:last].transpose(1, 2, 0))
 

@@ -8,6 +8,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
+from scipy.spatial import cKDTree
 from skimage.morphology import skeletonize
 
 from geosam.evaluate.tally import LEVELS, Match, Tally
@@ -84,9 +85,8 @@ class Truth:
         )
 
     def _match(self, found: Bool, rows: slice) -> tuple[Match, Match | None]:
-        mine = self._edge
-        other = edge(found & self._near, ~found & self._near)
-        to_mine, to_other = self._distance[rows][other[rows]], _distance_to(other)[rows][mine[rows]]
+        mine, other = self._edge, edge(found & self._near, ~found & self._near)
+        to_mine, to_other = _distances(other, mine, rows), _distances(mine, other, rows)
 
         def within(tolerance: float) -> Match:
             return Match(
@@ -114,10 +114,6 @@ class Truth:
         return edge(water & near, ~water & near)
 
     @cached_property
-    def _distance(self) -> NDArray[np.float64]:
-        return _distance_to(self._edge)
-
-    @cached_property
     def _thin(self) -> Bool:
         water, near = self._filled
         return centreline(water & near, self.ruler.thin_px) & self.known & self.water
@@ -139,22 +135,30 @@ def centreline(water: Bool, narrower_than_px: int) -> Bool:
     A stretch must be at least as long as that width: the spurs that a skeleton sends into the corners of a
     wide body are shorter.
     """
-    if not water.any():
-        return np.zeros_like(water)
-    half = ndimage.distance_transform_edt(water) if not water.all() else np.full(water.shape, np.inf)
-    narrow = skeletonize(water) & (half < narrower_than_px / 2)
+    out = np.zeros_like(water)
+    if not water.any() or water.all():
+        return out
+    box = ndimage.find_objects(ndimage.binary_dilation(water).astype(np.uint8))[0]
+    inner = water[box]
+    skeleton: Bool = skeletonize(inner)  # type: ignore[no-untyped-call]
+    narrow = skeleton & (ndimage.distance_transform_edt(inner) < narrower_than_px / 2)
     labels, count = ndimage.label(narrow, structure=_CONNECT_8)
     long = np.bincount(labels.ravel(), minlength=count + 1) >= narrower_than_px
     long[0] = False
-    kept: Bool = long[labels]
-    return kept
+    out[box] = long[labels]
+    return out
 
 
-def _distance_to(target: Bool) -> NDArray[np.float64]:
-    """Distance of every pixel to the nearest of ``target``, pixels; infinite if there is none."""
-    if not target.any():
-        return np.full(target.shape, np.inf)
-    return np.asarray(ndimage.distance_transform_edt(~target))
+def _distances(pixels: Bool, targets: Bool, rows: slice) -> NDArray[np.float64]:
+    """From every pixel in some rows to the nearest target in any row, pixels; infinite if there is none.
+
+    A tree of the few edge pixels, since a distance transform costs the whole area.
+    """
+    found = np.argwhere(pixels[rows])
+    found[:, 0] += rows.start or 0
+    if not len(found) or not targets.any():
+        return np.full(len(found), np.inf)
+    return np.asarray(cKDTree(np.argwhere(targets)).query(found)[0])
 
 
 def _levels(water: Bool, known: Bool, probability: NDArray[np.float32]) -> NDArray[np.int64]:

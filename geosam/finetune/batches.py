@@ -29,6 +29,7 @@ class Batch:
     Attributes:
         images: uint8 (N, 3, S, S).
         label: uint8 (N, 1, S, S): 255 water asked for, 0 not, 128 ignore.
+        truth: uint8 (N, 1, S, S): 255 all water there is.
         points: float32 (N, K, 2), K a multiple of eight.
         labels: int64 (N, K): 1 water, 0 dry, 2 and 3 the corners of a box, -1 padding.
         mask: float32 (N, 1, S/4, S/4).
@@ -38,6 +39,7 @@ class Batch:
 
     images: Tensor
     label: Tensor
+    truth: Tensor
     points: Tensor
     labels: Tensor
     mask: Tensor
@@ -143,6 +145,7 @@ def collate(samples: Sequence[Sample], origin: tuple[float, float]) -> Batch:
     return Batch(
         torch.from_numpy(np.stack([sample.image for sample in samples])),
         torch.from_numpy(np.stack([sample.label for sample in samples]))[:, None],
+        torch.from_numpy(np.stack([sample.truth for sample in samples]))[:, None],
         torch.from_numpy(points),
         torch.from_numpy(labels),
         torch.from_numpy(mask),

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from copy import deepcopy
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as distributed
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -19,6 +21,7 @@ from torch.utils.data import DataLoader, Subset
 from geosam.finetune.batches import Batch, Batches
 from geosam.finetune.losses import binary_cross_entropy, dice, intersection_over_union, iou_head
 from geosam.finetune.recipe import Recipe, Schedule
+from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
 
 SAVE_EVERY_S = 240.0
@@ -39,64 +42,134 @@ def train(recipe: Recipe, root: Path, out: Path, *, device: str = "cpu", resume:
     """
     out.mkdir(parents=True, exist_ok=True)
     schedule = recipe.schedule
+    ranks = Ranks.join()
     torch.manual_seed(schedule.seed)
     model = TinySam(TinySamConfig(**recipe.model)).to(torch.device(device)).to(memory_format=torch.channels_last)
+    guide = Guide(model).to(torch.device(device))
     averaged = deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(_groups(model, schedule.weight_decay), lr=schedule.learning_rate)
+    optimizer = torch.optim.AdamW(_groups(nn.ModuleList([model, guide]), schedule.weight_decay))
     first, spent = 0, 0.0
     if resume and (out / "state.pt").exists():
-        first, spent = _load(out / "state.pt", model, averaged, optimizer)
-    batches = Subset(Batches(recipe, root, out.parent / "synth"), range(first, schedule.steps))
+        first, spent = _load(out / "state.pt", model, averaged, guide, optimizer)
+    mine = range(first * ranks.world + ranks.rank, schedule.steps * ranks.world, ranks.world)
+    batches = Subset(Batches(recipe, root, out.parent / "synth"), mine)
     loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
     begun, saved = time.monotonic() - spent, time.monotonic()
     done_steps = first
     for step, batch in enumerate(loader, start=first):
-        elapsed = time.monotonic() - begun
+        elapsed = ranks.agree(time.monotonic() - begun)
         done = max(elapsed / (schedule.minutes * 60), step / schedule.steps)
         if done >= 1:
             break
         rate = _set_rate(optimizer, schedule, step, done)
-        figures = _step(model, optimizer, batch, schedule, device)
+        figures = _step(model, guide, optimizer, batch, schedule, device, ranks)
         _average(averaged, model, min(schedule.ema, (1 + step) / (10 + step)))
+        done_steps = step + 1
+        if ranks.rank > 0:
+            continue
         if step % 20 == 0:
             _log(out / "log.jsonl", {"step": step, "elapsed_s": round(elapsed, 1), "rate": rate, **figures})
-        done_steps = step + 1
         if time.monotonic() - saved > SAVE_EVERY_S:
-            _save(out, model, averaged, optimizer, done_steps, elapsed)
+            _save(out, model, averaged, guide, optimizer, done_steps, elapsed)
             saved = time.monotonic()
-    _save(out, model, averaged, optimizer, done_steps, time.monotonic() - begun)
+    if ranks.rank == 0:
+        _save(out, model, averaged, guide, optimizer, done_steps, time.monotonic() - begun)
     return out / "model.safetensors"
 
 
-def forward(model: TinySam, batch: Batch) -> tuple[Tensor, Tensor]:
-    """Logits float (N, 1, S, S) and predicted IoUs float (N, 1) of a batch."""
+class Guide(nn.Module):
+    """A head for training alone: all water, straight from the encoder's features.
+
+    The mask decoder learns slowly while the features say little; a plain head on them teaches the
+    encoder from the first step on, whatever the prompts ask for.
+    """
+
+    def __init__(self, model: TinySam) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(256, 1, 1)
+        self.fine = nn.Conv2d(model.image_encoder.channels[0], 1, 1) if model.config.skips else None
+
+    def forward(self, features: Features, side: int) -> Tensor:
+        """Logits of all water, float (N, 1, side, side)."""
+        logits = F.interpolate(self.wide(features.embedding).float(), (side // 4, side // 4), mode="bilinear")
+        if self.fine is not None:
+            logits = logits + self.fine(features.stride4).float()
+        return F.interpolate(logits, (side, side), mode="bilinear")
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes that train together, as ``torchrun --nproc-per-node N -m geosam finetune`` starts them."""
+
+    rank: int
+    world: int
+
+    @classmethod
+    def join(cls) -> Ranks:
+        """Meet the other processes, if there are any."""
+        world = int(os.environ.get("WORLD_SIZE", "1"))
+        if world > 1 and not distributed.is_initialized():
+            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
+        return cls(int(os.environ.get("RANK", "0")), world)
+
+    def agree(self, value: float) -> float:
+        """The first process's value, for all: clocks differ, and one must not stop before the others."""
+        if self.world == 1:
+            return value
+        shared = torch.tensor([value], dtype=torch.float64)
+        distributed.broadcast(shared, 0)
+        return float(shared[0])
+
+    def mean_gradients(self, model: nn.Module) -> None:
+        """Replace every gradient by its mean over the processes."""
+        if self.world == 1:
+            return
+        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
+        flat = torch.cat([grad.flatten() for grad in grads])
+        distributed.all_reduce(flat)
+        parts = torch.split(flat / self.world, [grad.numel() for grad in grads])
+        for parameter, part in zip(model.parameters(), parts, strict=True):
+            parameter.grad = part.view_as(parameter)
+
+
+def forward(model: TinySam, batch: Batch) -> tuple[Tensor, Tensor, Features]:
+    """Logits float (N, 1, S, S), predicted IoUs float (N, 1) and the features of a batch."""
     features = model.encode(batch.images)
     has_mask = batch.has_mask if bool(batch.has_mask.any()) else None
     mask = None if has_mask is None else batch.mask
     logits, iou = model.decode(features, batch.points, batch.labels, mask=mask, has_mask=has_mask, origin=batch.origin)
     side = batch.images.shape[-1]
-    return F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False), iou.float()
+    return F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False), iou.float(), features
 
 
 def _step(
-    model: TinySam, optimizer: torch.optim.Optimizer, batch: Batch, schedule: Schedule, device: str
+    model: TinySam,
+    guide: Guide,
+    optimizer: torch.optim.Optimizer,
+    batch: Batch,
+    schedule: Schedule,
+    device: str,
+    ranks: Ranks,
 ) -> dict[str, float]:
     """One update; gives back the figures of the log."""
     batch = _to(batch, device)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
-        logits, predicted = forward(model, batch)
+        logits, predicted, features = forward(model, batch)
+        plain = guide(features, batch.label.shape[-1])
     target, known = (batch.label == 255).float(), (batch.label != 128).float()
     parts = {
         "bce": binary_cross_entropy(logits, target, known).mean(),
         "dice": dice(logits, target, known).mean(),
         "iou_head": iou_head(predicted, logits, target, known).mean(),
+        "guide": binary_cross_entropy(plain, (batch.truth == 255).float(), (batch.truth != 128).float()).mean(),
     }
-    loss = parts["bce"] + parts["dice"] + 0.1 * parts["iou_head"]
-    if not torch.isfinite(loss):
-        optimizer.zero_grad(set_to_none=True)
-        return {"skipped": 1.0}
+    loss = parts["bce"] + parts["dice"] + 0.1 * parts["iou_head"] + 0.5 * parts["guide"]
+    if not torch.isfinite(loss):  # Skipped by leaving no gradient, so that other processes are not left waiting.
+        loss = sum((p.sum() * 0 for p in model.parameters()), start=torch.zeros(()))
     loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+    for part in (model, guide):
+        ranks.mean_gradients(part)
+    nn.utils.clip_grad_norm_([*model.parameters(), *guide.parameters()], schedule.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     iou = intersection_over_union(logits.detach(), target, known).mean()
@@ -137,13 +210,19 @@ def _to(batch: Batch, device: str) -> Batch:
 
 
 def _save(
-    out: Path, model: TinySam, averaged: nn.Module, optimizer: torch.optim.Optimizer, step: int, elapsed: float
+    out: Path,
+    model: TinySam,
+    averaged: nn.Module,
+    guide: Guide,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    elapsed: float,
 ) -> None:
     """Write weights and state, each under another name first."""
     save_weights(averaged.state_dict(), model.config, out / "model.safetensors")
     state = {
-        "model": model.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict(),
-        "step": step, "elapsed": elapsed,
+        "model": model.state_dict(), "averaged": averaged.state_dict(), "guide": guide.state_dict(),
+        "optimizer": optimizer.state_dict(), "step": step, "elapsed": elapsed,
     }  # fmt: skip
     torch.save(state, out / "state.part")
     (out / "state.part").replace(out / "state.pt")
@@ -164,10 +243,13 @@ def save_weights(weights: dict[str, Tensor], config: TinySamConfig, path: Path) 
     part.replace(path)
 
 
-def _load(path: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
+def _load(
+    path: Path, model: nn.Module, averaged: nn.Module, guide: nn.Module, optimizer: torch.optim.Optimizer
+) -> tuple[int, float]:
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     averaged.load_state_dict(state["averaged"])
+    guide.load_state_dict(state["guide"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), float(state["elapsed"])
 

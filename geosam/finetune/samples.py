@@ -31,6 +31,7 @@ class Sample:
     Attributes:
         image: uint8 (3, S, S).
         label: uint8 (S, S): 255 water asked for, 0 not, 128 ignore.
+        truth: uint8 (S, S): 255 all water there is, 0 dry, 128 ignore.
         points: float32 (K, 2) as (x, y) pixels.
         labels: int64 (K,): 1 water, 0 dry.
         box: float32 (4,) or None.
@@ -39,6 +40,7 @@ class Sample:
 
     image: UInt8
     label: UInt8
+    truth: UInt8
     points: NDArray[np.float32]
     labels: NDArray[np.int64]
     box: NDArray[np.float32] | None = None
@@ -50,7 +52,7 @@ def make_sample(image: UInt8, label: UInt8, rng: np.random.Generator) -> Sample:
     way = rng.choice(["none", "hint", "body"], p=[0.3, 0.35, 0.35])
     planes = np.ascontiguousarray(image.transpose(2, 0, 1))
     if way == "none":
-        return Sample(planes, label, np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
+        return Sample(planes, label, label, np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
     if way == "hint":
         return _hinted(planes, image, label, rng)
     return _of_one_body(planes, image, label, rng)
@@ -61,7 +63,7 @@ def _hinted(planes: UInt8, image: UInt8, label: UInt8, rng: np.random.Generator)
     coarse = coarse_with_mistakes(image, label, rng)
     options = PromptOptions(points=int(rng.integers(1, 4)), dry_points=int(rng.integers(0, 3)))
     prompts = joined(sample_prompts(coarse, np.ones_like(coarse), options, rng))
-    return Sample(planes, label, prompts.points[0], prompts.labels[0], mask=dense_prompt(coarse))
+    return Sample(planes, label, label, prompts.points[0], prompts.labels[0], mask=dense_prompt(coarse))
 
 
 def dense_prompt(water: Bool) -> NDArray[np.float32]:
@@ -115,7 +117,7 @@ def _of_one_body(planes: UInt8, image: UInt8, label: UInt8, rng: np.random.Gener
         box = _jittered(_box_of(target == 255), label.shape[0], rng) if (target == 255).any() else None
         if box is not None and rng.random() < 0.5:
             points, labels = points[:0], labels[:0]
-    return Sample(planes, target, points, labels, box)
+    return Sample(planes, target, label, points, labels, box)
 
 
 def _row(
@@ -138,7 +140,7 @@ def _pointing_at_dry(planes: UInt8, label: UInt8, rng: np.random.Generator) -> S
     count = min(int(rng.integers(1, 5)), len(rows))
     pick = rng.choice(len(rows), count, replace=False) if count else np.zeros(0, np.intp)
     points = np.stack([cols[pick], rows[pick]], axis=1).astype(np.float32) + 0.5
-    return Sample(planes, _hit(label, points), points, np.ones(count, np.int64))
+    return Sample(planes, _hit(label, points), label, points, np.ones(count, np.int64))
 
 
 def _hit(label: UInt8, points: NDArray[np.float32]) -> UInt8:

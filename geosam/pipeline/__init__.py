@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geosam.mosaic import Mosaic
-from geosam.options import SegmentOptions
+from geosam.options import SegmentOptions, VectorOptions
 from geosam.pipeline.guess import at_working_gsd, first_guess
 from geosam.pipeline.outputs import Outputs, work_folder, write_json
 from geosam.pipeline.report import Clock, Progress, report_of
@@ -23,6 +23,9 @@ if TYPE_CHECKING:
     import xarray
 
     from geosam.models import PromptableModel
+
+SPECK_PX = 25
+"""Polygons and islands under so many working pixels are dropped and filled where no area is given."""
 
 __all__ = ["Outputs", "Progress", "Rivers", "at_working_gsd", "first_guess", "segment"]
 
@@ -121,7 +124,7 @@ def _run(
     threshold = model.threshold if options.vector.threshold is None else options.vector.threshold
     with clock.stage("vectorize"):
         rivers = polygonize(
-            _water(mosaic, threshold), scene.geobox, options.vector,
+            _water(mosaic, threshold), scene.geobox, without_specks(options.vector, scene),
             scene=scene.name, model=model.name, has_crs=scene.has_crs,
         )  # fmt: skip
     with clock.stage("write"):
@@ -132,6 +135,13 @@ def _run(
     if outputs.report is not None:
         write_json(outputs.report, facts)
     return Rivers(rivers, facts)
+
+
+def without_specks(options: VectorOptions, scene: Scene) -> VectorOptions:
+    """The options with areas of :data:`SPECK_PX` pixels where none are given: less is noise of the model."""
+    speck_m2 = SPECK_PX * scene.pixel_area_m2
+    unset = {name: speck_m2 for name in ("min_area_m2", "max_hole_m2") if getattr(options, name) is None}
+    return options.model_copy(update=unset)
 
 
 def _water(mosaic: Mosaic, threshold: float) -> Iterator[Strip]:

@@ -18,7 +18,7 @@ FINEST_GSD_M = 0.25
 """Finest working resolution of ``gsd="auto"``: river-tiny's training spans 0.15 m to 10 m, and a river
 needs to be seen whole more than its ripples do."""
 
-LEAST_SIDE_PX = 1024
+LEAST_SIDE_PX = 512
 """``gsd="auto"`` does not shrink a scene below this: a small scene has to keep its detail."""
 
 LOOK_SIDE_PX = 1024
