@@ -12,6 +12,7 @@ from pathlib import Path
 
 import click
 import pytest
+import rasterio
 from click.testing import CliRunner
 
 import geosam
@@ -128,6 +129,15 @@ def test_the_presets_are_there() -> None:
     assert {path.stem for path in PRESETS} >= {"naip", "sentinel2", "drone-rgb"}
 
 
+def test_the_sample_scene_is_small_and_as_described() -> None:
+    path = ROOT / "data" / "river.tif"
+    assert path.stat().st_size < 1.5e6
+    with rasterio.open(path) as file:
+        assert (file.count, file.dtypes[0], file.crs.to_epsg()) == (4, "uint8", 32632)
+        assert file.shape == (600, 600)
+        assert file.res == pytest.approx((0.8, 0.8))
+
+
 def test_the_version_is_the_same_everywhere() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     newest = re.search(r"^## (\S+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)
@@ -157,6 +167,48 @@ def imported_by(path: Path) -> set[str]:
     plain = {alias.name for node in ast.walk(tree) if isinstance(node, ast.Import) for alias in node.names}
     given = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module}
     return {name.split(".")[0] for name in plain | given}
+
+
+def house_map() -> list[str]:
+    """Every room, in the order of the house map: floor by floor."""
+    rows = re.findall(r"^\| \d+ \| (.*?) \|", (ROOT / "geosam" / "README.md").read_text(encoding="utf-8"), re.MULTILINE)
+    return [room for row in rows for room in re.findall(r"`(\w+)`", row)]
+
+
+def rooms_used_by(path: Path) -> set[str]:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    given = [node for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) and node.module]
+    inside = {node.module.split(".")[1] for node in given if node.module and node.module.startswith("geosam.")}
+    return inside | {
+        alias.name for node in given if node.module == "geosam" for alias in node.names if alias.name[0] != "_"
+    }
+
+
+def test_the_map_of_the_house_has_every_room() -> None:
+    rooms = {
+        path.stem for path in (ROOT / "geosam").iterdir() if path.suffix == ".py" or (path / "__init__.py").exists()
+    }
+    assert set(house_map()) == {room for room in rooms if not room.startswith("_")}
+
+
+def test_imports_only_run_downward() -> None:
+    rooms = house_map()
+    for path in (ROOT / "geosam").rglob("*.py"):
+        room = path.relative_to(ROOT / "geosam").parts[0].removesuffix(".py")
+        if not room.startswith("_"):
+            upward = rooms_used_by(path) - {room} - set(rooms[: rooms.index(room)])
+            assert not upward, (
+                f"{path.relative_to(ROOT)} imports {sorted(upward)}, which stand after {room} in the house map"
+            )
+
+
+def test_only_the_rooms_named_in_the_map_import_torch() -> None:
+    told = re.search(r"Only (.*?) import torch", (ROOT / "geosam" / "README.md").read_text(encoding="utf-8"))
+    assert told is not None
+    found = {path for path in (ROOT / "geosam").rglob("*.py") if "torch" in imported_by(path)}
+    assert {path.relative_to(ROOT / "geosam").parts[0].removesuffix(".py") for path in found} == set(
+        re.findall(r"`(\w+)`", told[1])
+    )
 
 
 def test_the_gate_is_a_script_that_calls_make_test() -> None:

@@ -18,7 +18,13 @@ import click
 @click.option("--out", required=True, metavar="DIR", help="Folder for weights, state and log.")
 @click.option("--minutes", type=float, help="Time budget, instead of the recipe's.")
 @click.option("--steps", type=int, help="Greatest number of steps, instead of the recipe's.")
-@click.option("--device", default="auto", show_default=True, type=click.Choice(["auto", "cpu", "cuda", "mps"]))
+@click.option(
+    "--device",
+    default="auto",
+    show_default=True,
+    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+    help="Where to train.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the state that an earlier run left in --out.")
 def command(
     config: str, data_root: str, out: str, minutes: float | None, steps: int | None, device: str, resume: bool

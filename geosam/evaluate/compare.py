@@ -132,7 +132,7 @@ def compare(
         grid = true.geobox if isinstance(true, RasterFile) else _geobox(found)
     with found.on(grid, threshold) as one, true.on(grid, threshold) as other:
         counted = _by_strips(one, other, grid, ruler, strip_px, progress or (lambda done, total: None))
-    if counted.reference_px == 0:
+    if counted.tally.known == 0:
         raise DatasetError(f"{reference} says nothing on the ground of {prediction}: do the two overlap?")
     missing = 1 - counted.tally.known / counted.reference_px
     return Comparison(

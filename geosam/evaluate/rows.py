@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window
 
 from geosam import predict
@@ -91,21 +93,28 @@ class Runner:
 
     def rows(self, sample: Sample, rows: Sequence[Row]) -> dict[Row, Found]:
         """What each row finds in an image; a row that the model cannot do is left out."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", NotGeoreferencedWarning)  # Of our own work files, without CRS.
+            return self._rows(sample, rows)
+
+    def _rows(self, sample: Sample, rows: Sequence[Row]) -> dict[Row, Found]:
         scene = at_working_gsd(scene_of(sample, self.options.scene), self.options.scene)
         found: dict[Row, Found] = {}
         if "coarse" in rows or "auto" in rows:
-            found |= self._automatic(scene, sample)
+            found |= self._automatic(scene, sample, "auto" in rows)
         if "oracle" in rows:
             found["oracle"] = self._oracle(scene, sample)
         if "none" in rows and "none" in self.model.understands:
             found["none"] = self._none(scene, sample)
         return {row: found[row] for row in rows if row in found}
 
-    def _automatic(self, scene: Scene, sample: Sample) -> dict[Row, Found]:
+    def _automatic(self, scene: Scene, sample: Sample, to_the_end: bool) -> dict[Row, Found]:
         """The coarse mask and the run that starts from it: the stages of ``geosam segment``."""
         coarse = first_guess(scene, self.model, self.options, self.folder, lambda done, total: None)
         water, _ = coarse.read(Window(0, 0, scene.shape[1], scene.shape[0]))
         guess = Found(_to_grid(water.astype(np.float32), sample.label.shape) > 0.5, method=coarse.method)
+        if not to_the_end:
+            return {"coarse": guess}
         return {"coarse": guess, "auto": self._run(scene, coarse, self.options, sample)}
 
     def _oracle(self, scene: Scene, sample: Sample) -> Found:
