@@ -170,8 +170,10 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_curve(recipe, tmp_path, mo
     train(recipe, tmp_path, tmp_path / "runs" / "cut", resume=True)
     whole, cut = (torch.load(tmp_path / "runs" / n / "state.pt", weights_only=True) for n in ("whole", "cut"))
     assert whole["step"] == cut["step"] == 4
-    for name, value in whole["model"].items():
-        assert torch.allclose(value, cut["model"][name], atol=1e-5), name
+    # Adam makes a whole step of a rounding error's sign, so single weights may differ; a batch that
+    # was skipped or learned twice moves all of them.
+    moved = [(value.float() - cut["model"][name].float()).abs().mean() for name, value in whole["model"].items()]
+    assert max(moved) < 2e-4
     log = (tmp_path / "runs" / "whole" / "log.jsonl").read_text().splitlines()
     assert math.isfinite(json.loads(log[0])["bce"])
     weights = tmp_path / "runs" / "whole" / "model.safetensors"

@@ -75,6 +75,10 @@ def main(args: list[str] | None = None) -> None:
         if "--debug" in args:
             raise
         _fail(str(error), 1 if isinstance(error, RunError) else 2)
+    except Exception as error:
+        if "--debug" in args:
+            raise
+        _fail(f"unexpected {type(error).__name__}: {error}. Run geosam --debug to see where, and please report it.", 1)
     raise SystemExit(result if isinstance(result, int) else 0)
 
 

@@ -99,7 +99,7 @@ def command(files: tuple[str, ...], **given: Any) -> int:
     Rows of a data set:
       coarse   the coarse mask alone
       auto     end to end, exactly as geosam segment: coarse mask, prompts, model; from red, green and blue
-      oracle   prompts sampled from the truth by the same sampler, points only: an upper bound, not a result
+      oracle   prompts sampled from the truth by the same sampler, points only, as a person would click
       none     no prompt at all, where the model was trained for it
 
     Labels are 255 water, 0 dry, 128 not known; 0 and 1 do as well. What is not known is never counted. Where

@@ -185,7 +185,7 @@ def _told(batch: Batch, tell: Callable[[str], None]) -> Batch:
 
 
 def _line(path: Path, report: dict[str, Any]) -> str:
-    tiles, seconds = report["tiles"], sum(v for v in report["seconds"].values() if isinstance(v, float))
+    tiles, seconds = report["tiles"], sum(report["seconds"].values())
     work = f"{tiles['run']} of {tiles['total']} tiles run, {seconds:.1f} s, coarse mask {report['coarse']['method']}"
     if report["polygons"] == 0:
         return f"{path}: no water found in {report['scene']}, so the layer is empty ({work})"

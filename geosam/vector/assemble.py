@@ -96,7 +96,9 @@ def _bodies(corners: Corners, ground: Ground, options: VectorOptions) -> _Bodies
         kept = outer | (area >= (options.max_hole_m2 or 0.0))
         filled.append(shapely.polygons(_rings(rings.keep(~kept))))
         parts.append(_measured(rings.keep(kept), area[kept], length[kept], corners.probability[rings.body[outer]]))
-    return _without_drowned(_concatenated(parts), np.concatenate([np.zeros(0, object), *filled]), options.min_area_m2 or 0.0)
+    return _without_drowned(
+        _concatenated(parts), np.concatenate([np.zeros(0, object), *filled]), options.min_area_m2 or 0.0
+    )
 
 
 def _rings(rings: Rings) -> Geometries:
