@@ -102,6 +102,8 @@ def test_a_prediction_against_a_reference(tmp_path, capsys):
     report = read(out)
     assert report["iou"] == pytest.approx(15 / 25)
     assert report["boundary_f1"] == 0
+    assert report["grid"]["crs"] == "EPSG:32631"
+    assert report["thin_px"] == 11
     assert report["boundary_f1_m"] == 1
     assert "iou" in capsys.readouterr().out
 

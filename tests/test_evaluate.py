@@ -39,7 +39,7 @@ def test_scores_of_a_hand_worked_case():
     water[0] = True  # Four wet pixels,
     found[0, 1:] = found[1, 1:3] = True  # three of them found, and two dry ones with them.
     tally = truth(water).measure(found)
-    assert tally.counts() == {"tp": 3, "fp": 2, "fn": 1, "tn": 2, "thin_px": 0}
+    assert tally.counts() == {"tp": 3, "fp": 2, "fn": 1, "tn": 2, "thin_line_px": 0}
     scores = tally.scores()
     assert scores["iou"] == pytest.approx(3 / 6)
     assert scores["f1"] == pytest.approx(6 / 9)
@@ -233,7 +233,7 @@ def test_strips_with_a_halo_add_up_to_the_whole():
         first, last = max(0, top - halo), min(300, top + 70 + halo)
         part = truth((water & known)[first:last], known[first:last])
         total += part.measure(found[first:last], rows=slice(top - first, min(top + 70, 300) - first))
-    assert total.counts() == whole.counts() | {"thin_px": total.thin}
+    assert total.counts() == whole.counts() | {"thin_line_px": total.thin}
     assert total.edges == whole.edges
     assert total.thin == pytest.approx(whole.thin, rel=0.1)
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
@@ -25,6 +26,7 @@ STRIP_PX = 4_000_000
 _DRAWN_PX = 16_000_000
 """Pixels of the grid on which two vector files are drawn, unless a pixel size is given."""
 _MOST_PX = 10**10
+_CACHE_MB = 64
 _MOST_HALO_PX = 2000
 
 
@@ -81,7 +83,7 @@ class Comparison:
                 "width": self.grid.shape[1],
                 "height": self.grid.shape[0],
                 "gsd_m": gsd_of(self.grid),
-                "crs": None if crs is None else str(crs),
+                "crs": None if crs is None else f"EPSG:{crs.epsg}" if crs.epsg else str(crs.proj.to_string()),
             },
             "threshold": self.threshold,
             "tolerance_px": self.ruler.tolerance_px,
@@ -130,7 +132,8 @@ def compare(
         areas = _areas(found, true)
     else:
         grid = true.geobox if isinstance(true, RasterFile) else _geobox(found)
-    with found.on(grid, threshold) as one, true.on(grid, threshold) as other:
+    # GDAL's own default is a twentieth of all memory.
+    with rasterio.Env(GDAL_CACHEMAX=_CACHE_MB), found.on(grid, threshold) as one, true.on(grid, threshold) as other:
         counted = _by_strips(one, other, grid, ruler, strip_px, progress or (lambda done, total: None))
     if counted.tally.known == 0:
         raise DatasetError(f"{reference} says nothing on the ground of {prediction}: do the two overlap?")

@@ -170,7 +170,7 @@ class Tally:
 
     def counts(self) -> dict[str, Any]:
         """The counts that a person may want to see."""
-        return {"tp": self.tp, "fp": self.fp, "fn": self.fn, "tn": self.tn, "thin_px": self.thin}
+        return {"tp": self.tp, "fp": self.fp, "fn": self.fn, "tn": self.tn, "thin_line_px": self.thin}
 
 
 def _share(part: int, whole: int) -> float | None:

@@ -134,13 +134,19 @@ def _fgb(rivers: gpd.GeoDataFrame, path: Path) -> None:
 def _ogr(rivers: gpd.GeoDataFrame, path: Path, driver: str, **options: str) -> None:
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        pyogrio.write_dataframe(rivers, path, driver=driver, geometry_type="Polygon", **options)
+        pyogrio.write_dataframe(rivers, path, driver=driver, geometry_type=_geometry_type(rivers), **options)
     # GDAL has been seen to end without an error on a full disk: count what is really there.
     found = pyogrio.read_info(path, force_feature_count=True)["features"]
     if found != len(rivers):
         raise OutputError(
-            f"{path.name} cannot be written: {found} of {len(rivers)} polygons arrived. Is the disk full?"
+            f"{path.name} cannot be written: {found} of {len(rivers)} rows arrived. Is the disk full?"
         )
+
+
+def _geometry_type(layer: gpd.GeoDataFrame) -> str:
+    """Of the layer's rows; an empty one is a layer of polygons, so that it can take what a next run finds."""
+    kinds = set(layer.geom_type)
+    return str(kinds.pop()) if len(kinds) == 1 else "Polygon"
 
 
 def _parquet(rivers: gpd.GeoDataFrame, path: Path) -> None:
