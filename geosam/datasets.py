@@ -141,6 +141,8 @@ def _read_rgb(path: Path) -> NDArray[np.uint8]:
     try:
         if path.suffix.lower() in _RASTER_SUFFIXES:
             with rasterio.open(path) as source:
+                if set(source.dtypes[:3]) != {"uint8"}:
+                    raise DatasetError(f"{path} has {source.dtypes[0]} bands; expected 8-bit RGB. Stretch it first.")
                 return np.ascontiguousarray(source.read([1, 2, 3]).transpose(1, 2, 0), dtype=np.uint8)
         with Image.open(path) as picture:
             return np.asarray(picture.convert("RGB"))

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import rasterio
 from PIL import Image
 
 from geosam.datasets import load_folder
@@ -79,3 +80,13 @@ def test_bad_data_is_named(folder, spoil, word):
 def test_a_folder_without_images_is_refused(tmp_path):
     with pytest.raises(DatasetError, match="images"):
         load_folder(tmp_path)
+
+
+def test_sixteen_bit_images_are_refused_rather_than_wrapped(folder):
+    (folder / "images" / "t0.png").unlink()
+    profile = {"driver": "GTiff", "width": 30, "height": 20, "count": 3, "dtype": "uint16", "crs": "EPSG:32610"}
+    transform = rasterio.transform.from_origin(450_000, 5_300_000, 1, 1)
+    with rasterio.open(folder / "images" / "t0.tif", "w", transform=transform, **profile) as out:
+        out.write(np.full((3, 20, 30), 3000, np.uint16))
+    with pytest.raises(DatasetError, match="uint16"):
+        load_folder(folder)[0].read()

@@ -32,7 +32,7 @@ def _bands(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
     return tuple(int(part) for part in parts)
 
 
-_dataset_options = shared._join(
+_dataset_options = shared.join(
     click.option("--dataset", metavar="FOLDER", help="Labelled images: a folder with images/ and masks/."),
     click.option("--images", default="images", show_default=True, metavar="NAME", help="Subfolder of the images."),
     click.option("--masks", default="masks", show_default=True, metavar="NAME", help="Subfolder of the labels."),
@@ -55,7 +55,7 @@ _dataset_options = shared._join(
     click.option("--rows", default="coarse,auto,oracle,none", show_default=True, metavar="LIST", help="What to run."),
 )  # fmt: skip
 
-_score_options = shared._join(
+_score_options = shared.join(
     click.option(
         "--tolerance", type=click.FloatRange(min=0), default=3.0, show_default=True, metavar="PX",
         help="Boundaries match up to this distance, in pixels.",

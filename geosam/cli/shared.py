@@ -122,7 +122,7 @@ def _default_of(key: str) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _join(*decorators: Decorator[Any]) -> Decorator[Any]:
+def join(*decorators: Decorator[Any]) -> Decorator[Any]:
     """One decorator of several, listed by ``--help`` in the order given."""
 
     def decorate(function: Any) -> Any:
@@ -133,7 +133,7 @@ def _join(*decorators: Decorator[Any]) -> Decorator[Any]:
     return decorate
 
 
-scene_options: Decorator[Any] = _join(
+scene_options: Decorator[Any] = join(
     stage_option(
         "--bands",
         key="scene.bands",
@@ -162,7 +162,7 @@ coarse_option: Decorator[Any] = stage_option(
 )
 """``--coarse``: the rule of the first guess, or a file that holds one."""
 
-model_options: Decorator[Any] = _join(
+model_options: Decorator[Any] = join(
     stage_option("--model", key="model.name", metavar="NAME", help="A name of geosam models, a hub id, or a folder."),
     stage_option("--device", key="model.device", type=click.Choice(get_args(Device)), help="Where the model runs."),
     stage_option("--dtype", key="model.dtype", type=click.Choice(get_args(Dtype)), help="Precision it runs in."),
@@ -170,7 +170,7 @@ model_options: Decorator[Any] = _join(
 )
 """``--model --device --dtype --batch-size``: the model and how it is run."""
 
-tile_options: Decorator[Any] = _join(
+tile_options: Decorator[Any] = join(
     stage_option(
         "--tiles",
         key="tiles.which",
@@ -212,7 +212,7 @@ def threshold_option(stage: Literal["coarse", "vector"]) -> Decorator[Any]:
 
 def area_options(stage: Literal["coarse", "vector"]) -> Decorator[Any]:
     """``--min-area --max-hole`` in square metres, of the coarse mask (``coarse``) or of the polygons (``vector``)."""
-    return _join(
+    return join(
         stage_option(
             "--min-area",
             key=f"{stage}.min_area_m2",

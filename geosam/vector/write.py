@@ -138,9 +138,7 @@ def _ogr(rivers: gpd.GeoDataFrame, path: Path, driver: str, **options: str) -> N
     # GDAL has been seen to end without an error on a full disk: count what is really there.
     found = pyogrio.read_info(path, force_feature_count=True)["features"]
     if found != len(rivers):
-        raise OutputError(
-            f"{path.name} cannot be written: {found} of {len(rivers)} rows arrived. Is the disk full?"
-        )
+        raise OutputError(f"{path.name} cannot be written: {found} of {len(rivers)} rows arrived. Is the disk full?")
 
 
 def _geometry_type(layer: gpd.GeoDataFrame) -> str:
