@@ -4,7 +4,7 @@
     python benchmarks/dev_scores.py --model runs/mine/model.safetensors --limit 4 --rows auto,none
 
 The data lie under the environment variable GEOSAM_DATA; sets that are not there are left out, and said so.
-Writes scores.md, scores.json, images.csv and a picture of the worst images of each set under --out.
+Writes card.md (mean IoU of every row, for the model card), scores.md, scores.json, images.csv and a picture of the worst images of each set under --out.
 """
 
 from __future__ import annotations
@@ -77,6 +77,7 @@ def scored(dataset: DataSet, model: Any, options: SegmentOptions, asked: argpars
 def write(done: list[Evaluation], name: str, out: Path) -> None:
     write_json(out / "scores.json", {"model": name, "sets": {result.dataset: result.report() for result in done}})
     (out / "scores.md").write_text(f"Model: {name}\n\n{markdown(done)}\n", encoding="utf-8")
+    (out / "card.md").write_text(card(done) + "\n", encoding="utf-8")
     write_csv(out / "images.csv", [{"dataset": r.dataset, **image.line()} for r in done for image in r.images])
 
 
@@ -87,6 +88,21 @@ def markdown(done: list[Evaluation]) -> str:
             shown = " | ".join(format_score(number(numbers, key)) for key in COLUMNS.values())
             methods = ", ".join(numbers.get("methods", {}))
             lines.append(f"| {result.dataset} | {row}{f' ({methods})' if methods else ''} | {shown} |")
+    return "\n".join(lines)
+
+
+def card(done: list[Evaluation]) -> str:
+    """Mean IoU a row of each set, and of the automatic row what else the model card tells."""
+    rows = ("coarse", "auto", "oracle", "none")
+    lines = [
+        "| set | images | coarse alone | **automatic** | oracle | no prompt | F1 pooled | under 0.7 | dry called water |"
+    ]
+    lines += [f"|---|---|{'---|' * 7}"]
+    for result in done:
+        ious = [format_score(result.rows[row]["iou_mean"]) if row in result.rows else "-" for row in rows]
+        auto = result.rows.get("auto", next(iter(result.rows.values())))
+        extra = [format_score(number(auto, key)) for key in ("pooled.f1", "failures", "false_water")]
+        lines.append(f"| {result.dataset} | {auto['n']} | {' | '.join(ious)} | {' | '.join(extra)} |")
     return "\n".join(lines)
 
 
