@@ -204,3 +204,25 @@ def test_several_scenes_in_one_file_are_told_apart_by_name(river_tif, tmp_path, 
 def test_the_public_names_are_all_there():
     for name in geosam.__all__:
         assert getattr(geosam, name) is not None
+
+
+class SeesLand(DarkIsWater):
+    """A model that is sure there is no water anywhere."""
+
+    def decode(self, embeddings, prompts):
+        return torch.full((len(embeddings), 64, 64), -20.0)
+
+
+def test_a_model_cannot_overrule_infrared_inside_a_river(river_tif):
+    result = segment(river_tif, model=SeesLand())
+    assert result.report["coarse"]["trust"] > 0
+    assert len(result.polygons) == 1
+    west, _, east, _ = result.polygons.total_bounds
+    assert 450_120 < west < 450_132  # It may move the banks by a pixel or two.
+    assert 450_156 < east < 450_168
+
+
+def test_a_model_may_overrule_a_first_guess_from_colour(river_tif):
+    rgb = options(scene={"bands": "red=1,green=2,blue=3"}, coarse={"method": "rgb"})
+    assert segment(river_tif, rgb, model=SeesLand()).report["coarse"]["trust"] == 0
+    assert len(segment(river_tif, rgb, model=SeesLand()).polygons) == 0

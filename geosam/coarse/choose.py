@@ -14,6 +14,14 @@ if TYPE_CHECKING:
     from geosam.scene import Scene
 
 
+INDEX_TRUST = 5.0
+"""Log-odds of a pixel well inside what a band index with two modes calls water, or calls dry.
+
+More than the say that a run leaves the model beside it (:data:`geosam.predict.batching.MODEL_SAY`): a model that
+sees red, green and blue alone may move banks, but not overrule infrared in the middle of a river or a forest.
+"""
+
+
 @dataclass(frozen=True)
 class Choice:
     """A rule made ready for one scene."""
@@ -22,6 +30,8 @@ class Choice:
     threshold: float
     reason: str
     warnings: tuple[str, ...]
+    trust: float = 0.0
+    """Log-odds that a pixel is as the rule says; see :attr:`CoarseMask.trust`."""
 
 
 def choose_rule(scene: Scene, options: CoarseOptions) -> Choice:
@@ -39,7 +49,9 @@ def choose_rule(scene: Scene, options: CoarseOptions) -> Choice:
     passed_over = [rule.title for rule, _ in fitted[: fitted.index(taken)]]
     rule, fit = taken
     threshold = fit.threshold if options.threshold is None else options.threshold
-    return Choice(rule, threshold, _reason(rule, fit, options, passed_over), _warnings(rule, fit, options))
+    # Only infrared tells a model that sees red, green and blue something that it cannot see for itself.
+    trust = INDEX_TRUST if isinstance(rule, BandRule) and fit.bimodal else 0.0
+    return Choice(rule, threshold, _reason(rule, fit, options, passed_over), _warnings(rule, fit, options), trust)
 
 
 def _fitted(scene: Scene, options: CoarseOptions) -> list[tuple[Rule, Fit]]:

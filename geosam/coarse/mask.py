@@ -68,6 +68,11 @@ class CoarseMask:
     """Share of water among the known pixels; 0 where none is known."""
     warnings: tuple[str, ...]
     """What a person should look at before trusting the mask, a sentence or two each."""
+    trust: float = 0.0
+    """Log-odds that a pixel is as the mask says, from bands that the model does not see; 0: a hint and no more.
+
+    Above 0 for a band index that parts two modes. A run adds it to the model's own log-odds.
+    """
 
     def read(self, window: Window) -> tuple[Bool, Bool]:
         """Read a part of the mask.
@@ -147,7 +152,9 @@ def coarse_mask(
     water, known = _make(scene, classifier, choice.threshold, limits, target, progress or (lambda done, total: None))
     share = water / known if known else 0.0
     warnings = choice.warnings + _share_warnings(share, known)
-    return CoarseMask(target, scene.geobox, choice.method, choice.threshold, choice.reason, share, warnings)
+    return CoarseMask(
+        target, scene.geobox, choice.method, choice.threshold, choice.reason, share, warnings, choice.trust
+    )
 
 
 @dataclass(frozen=True)
@@ -156,6 +163,7 @@ class _Chosen:
     threshold: float
     reason: str
     warnings: tuple[str, ...]
+    trust: float = 0.0
 
 
 def _choose(scene: Scene, options: CoarseOptions) -> tuple[_Classifier, _Chosen]:
@@ -163,7 +171,7 @@ def _choose(scene: Scene, options: CoarseOptions) -> tuple[_Classifier, _Chosen]
     if options.method not in known_methods() and file.exists():
         return open_given(file, scene), _Chosen(options.method, 0.0, f"Mask as given by {file.name}.", ())
     choice: Choice = choose_rule(scene, options)
-    return choice.rule, _Chosen(choice.rule.method, choice.threshold, choice.reason, choice.warnings)
+    return choice.rule, _Chosen(choice.rule.method, choice.threshold, choice.reason, choice.warnings, choice.trust)
 
 
 def _share_warnings(share: float, known: int) -> tuple[str, ...]:

@@ -18,6 +18,9 @@ FINEST_GSD_M = 0.25
 """Finest working resolution of ``gsd="auto"``: river-tiny's training spans 0.15 m to 10 m, and a river
 needs to be seen whole more than its ripples do."""
 
+COARSEST_GSD_M = 15.0
+"""Beyond this, where rivers are a few pixels wide and no model here was trained, a trusted index decides alone."""
+
 LEAST_SIDE_PX = 512
 """``gsd="auto"`` does not shrink a scene below this: a small scene has to keep its detail."""
 
@@ -55,7 +58,8 @@ def first_guess(
     if options.coarse.method == "auto" and "none" in model.understands and not _has_index(scene):
         ask_model = True
     if not ask_model:
-        return coarse_mask(scene, options.coarse, path=path, progress=progress)
+        mask = coarse_mask(scene, options.coarse, path=path, progress=progress)
+        return replace(mask, trust=2 * mask.trust) if scene.gsd_m > COARSEST_GSD_M else mask
     return _learned(scene, model, options, folder, progress)
 
 

@@ -77,6 +77,7 @@ def report_of(
             "threshold": _finite(coarse.threshold),
             "water_fraction": _finite(coarse.water_fraction),
             "reason": coarse.reason,
+            "trust": coarse.trust,
             "warnings": list(coarse.warnings),
         },
         "polygons": len(rivers),

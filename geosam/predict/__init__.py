@@ -152,7 +152,7 @@ def signature(
             "affine": list(scene.geobox.affine)[:6],
             "stretch": str(scene.stretch),
         },
-        "coarse mask": {key: getattr(coarse, key, None) for key in ("method", "threshold", "water_fraction")},
+        "coarse mask": {key: getattr(coarse, key, None) for key in ("method", "threshold", "water_fraction", "trust")},
         "model": {"name": model.name, "sha256": model.sha256, "device": model.device.type, "dtype": str(model.dtype)},
         "batch size": str(batch_size(model, options)),
         "set of options": options.model_dump(mode="json", exclude={"vector"}),

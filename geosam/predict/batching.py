@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from geosam.models import PromptableModel
 
 
+MODEL_SAY = 4.0
+"""Greatest log-odds of a model beside a trusted index: it is over-confident on ground unlike its training's."""
+
+
 @dataclass(frozen=True)
 class TileReport:
     """What became of the tiles of a run."""
@@ -161,6 +165,10 @@ class Batcher:
             embeddings = self.model.embed(images.to(self.model.device))
         with self._clock("decode"):
             logits = self.model.decode(embeddings, prompts)
+            for row, ready in enumerate(part):
+                if ready.prior is not None:
+                    prior = torch.from_numpy(ready.prior).to(logits.device)
+                    logits[row] = logits[row].clamp(-MODEL_SAY, MODEL_SAY) + prior
             probability: NDArray[np.float32] = logits.float().sigmoid().cpu().numpy()
         wanted = (len(part), self.model.tile_px, self.model.tile_px)
         if probability.shape != wanted:
