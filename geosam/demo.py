@@ -14,8 +14,8 @@ from pathlib import Path
 
 import click
 
-SCENE = ("--size", "2048", "--gsd", "0.5", "--seed", "3")
-"""A river with a braided reach, a tributary, a lake and an oxbow, as a camera without infrared sees it."""
+SCENE = ("--size", "2048", "--gsd", "0.5", "--seed", "3", "--bands", "rgbn")
+"""A river with a braided reach, a tributary, a lake and an oxbow, as a camera with near infrared sees it."""
 
 
 @click.command()
