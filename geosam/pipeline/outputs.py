@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geosam.errors import OptionsError, OutputError
-from geosam.vector import check_output
+from geosam.vector import check_output, check_path
 
 
 @dataclass(frozen=True)
@@ -40,7 +39,7 @@ class Outputs:
             check_output(self.vector, overwrite, has_crs=has_crs)
         for path in (self.probability, self.mask, self.report):
             if path is not None:
-                _check_file(path, overwrite)
+                check_path(path, overwrite)
         given = [path.resolve() for path in (self.vector, self.probability, self.mask, self.report) if path]
         if len(set(given)) < len(given):
             raise OptionsError("two outputs have the same path. Give each its own.")
@@ -68,17 +67,6 @@ def work_folder(outputs: Outputs, resume: bool) -> Iterator[Path]:
             shutil.rmtree(folder, ignore_errors=True)
         raise
     shutil.rmtree(folder, ignore_errors=True)
-
-
-def _check_file(path: Path, overwrite: bool) -> None:
-    if not path.parent.is_dir():
-        raise OutputError(f"the folder {path.parent} does not exist. Make it, or choose another path for {path.name}.")
-    if path.is_dir():
-        raise OutputError(f"{path} is a folder. Give the path of a file.")
-    if path.exists() and not overwrite:
-        raise OutputError(f"{path} exists already. Give --overwrite to replace it, or choose another path.")
-    if not os.access(path.parent, os.W_OK | os.X_OK):
-        raise OutputError(f"the folder {path.parent} cannot be written. Choose another path for {path.name}.")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

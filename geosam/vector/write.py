@@ -39,6 +39,15 @@ def check_output(path: str | Path, overwrite: bool = False, *, has_crs: bool = T
         raise OptionsError(
             f"{path} would be GeoJSON, which is in lon/lat, and there is no CRS. Use .gpkg, .fgb or .parquet."
         )
+    return check_path(path, overwrite)
+
+
+def check_path(path: Path, overwrite: bool = False) -> Path:
+    """Refuse a file of any format that could not be written.
+
+    Raises:
+        OutputError: The folder is missing or cannot be written, or the file exists.
+    """
     if not path.parent.is_dir():
         raise OutputError(f"the folder {path.parent} does not exist. Make it, or choose another path for {path.name}.")
     if path.is_dir():
