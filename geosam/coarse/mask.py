@@ -11,7 +11,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,7 @@ from geosam.coarse.rules import known_methods
 from geosam.coarse.runs import UNKNOWN, WATER
 from geosam.errors import OutputError
 from geosam.options import CoarseOptions
+from geosam.scene.cache import ONCE_BYTES, bounded_cache, cache_bytes
 
 if TYPE_CHECKING:
     import xarray
@@ -41,6 +42,13 @@ Result = TypeVar("Result")
 
 TILE_PX = 512
 """Side of the mask's own blocks; strips are a whole number of them high, so that each is written once."""
+_STRIP_PX = 2**23
+"""Pixels of a strip, where blocks are not too high for that, and of a part that is labelled at once.
+
+A strip is a byte a pixel, but labelling speckled water takes up to 15: at 50,000 px across, where strips are
+26 Mpx, labelling whole ones took 400 MB a thread."""
+_TALLEST_PX = 2**26
+"""Pixels of a strip that the blocks of a source may ask for."""
 _CHUNK_PX = 2**20
 """Pixels classified at once by a thread: 4 MB a float32 band, which a few bands of stay in the cache."""
 LEAST_WATER_PX, LEAST_HOLE_PX = 40.0, 20.0
@@ -193,22 +201,25 @@ def _make(
     scene: Scene, classifier: _Classifier, threshold: float, limits: Limits, target: Path, progress: Progress
 ) -> tuple[int, int]:
     """Write the raster; returns the pixels of water and the known pixels."""
-    windows = list(scene.strips(_strip_rows(scene.shape[1])))
+    windows = list(scene.strips(_strip_rows(scene)))
     total = 2 * len(windows)
 
-    def label(window: Window) -> LocalStrip:
+    def label(window: Window) -> list[LocalStrip]:
         classes = _classified(scene, classifier, window, threshold)
-        return resolve_strip(classes, limits, window.row_off == 0, window is windows[-1])
+        ends = window.row_off == 0, window.row_off + window.height == scene.shape[0]
+        return _labelled(classes, limits, *ends)
 
     with _whole_or_nothing(target) as partial, _Spool(target.parent) as spool:
         seams = Seams(limits)
-        for done, strip in enumerate(_ordered(label, windows), start=1):
-            spool.append(strip, seams.add(strip))
-            progress(done, total)
+        with bounded_cache(cache_bytes(scene.decoder.header)):
+            for done, parts in enumerate(_ordered(label, windows), start=1):
+                spool.append(parts, [seams.add(part) for part in parts])
+                progress(done, total)
         classes_of = seams.decide()
         counts = np.zeros(256, np.int64)
-        with opened(partial, "w", **_profile(scene)) as raster:
-            strips = _ordered(lambda at: spool.classes(at, classes_of), range(len(windows)))
+        with bounded_cache(ONCE_BYTES), opened(partial, "w", **_profile(scene)) as raster:
+            # One ahead: strips are laid out faster than they are packed, and would pile up.
+            strips = _ordered(lambda at: spool.classes(at, classes_of), range(len(windows)), most=1)
             for done, (window, (classes, count)) in enumerate(
                 zip(windows, strips, strict=True), start=len(windows) + 1
             ):
@@ -218,17 +229,31 @@ def _make(
     return int(counts[WATER]), int(counts.sum() - counts[UNKNOWN])
 
 
-def _strip_rows(width: int) -> int:
-    # About 8 Mpx a strip, but never lower than the mask's blocks, which are the source's as often as not.
-    return TILE_PX * max(1, min(8, 2**23 // (width * TILE_PX)))
+def _strip_rows(scene: Scene) -> int:
+    """Rows of a strip: whole blocks of the mask, and of the source, so that none is decoded for two strips."""
+    width, ((block, _), striped) = scene.shape[1], scene.block_px()
+    fits = block % TILE_PX == 0 and block * width <= _TALLEST_PX and not striped
+    unit = block if fits else TILE_PX
+    return unit * max(1, min(8 * TILE_PX // unit, _STRIP_PX // (width * unit)))
+
+
+def _labelled(classes: UInt8, limits: Limits, first: bool, last: bool) -> list[LocalStrip]:
+    """A strip labelled in parts of :data:`_STRIP_PX`, from top to bottom."""
+    height, width = classes.shape
+    rows = max(1, _STRIP_PX // width)
+    return [
+        resolve_strip(classes[top : top + rows], limits, first and top == 0, last and top + rows >= height)
+        for top in range(0, height, rows)
+    ]
 
 
 def _classified(scene: Scene, classifier: _Classifier, strip: Window, threshold: float) -> UInt8:
     """A strip classified in chunks that fit the cache; shape (h, w)."""
     classes = np.empty((strip.height, strip.width), np.uint8)
     rows, cols = _chunk_shape(scene, strip)
-    for row in range(0, strip.height, rows):
-        for col in range(0, strip.width, cols):
+    # Down before across, so that blocks higher than a chunk are still at hand.
+    for col in range(0, strip.width, cols):
+        for row in range(0, strip.height, rows):
             height, width = min(rows, strip.height - row), min(cols, strip.width - col)
             chunk = Window(col, strip.row_off + row, width, height)
             classes[row : row + height, col : col + width] = classifier.classify(scene, chunk, threshold)
@@ -269,7 +294,7 @@ class _Spool:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._index: list[tuple[int, int, int, int, int]] = []
+        self._index: list[list[_Part]] = []
         self._lock = threading.Lock()
 
     def __enter__(self) -> _Spool:
@@ -279,28 +304,51 @@ class _Spool:
     def __exit__(self, *_: object) -> None:
         self._file.close()
 
-    def append(self, strip: LocalStrip, shift: int) -> None:
-        """Put a strip behind the others; ``shift`` is added to its waiting codes when it is taken out."""
-        runs = np.stack([strip.starts, strip.codes]).astype(np.int32)
-        self._index.append((self._file.tell(), runs.shape[1], shift, strip.height, strip.width))
-        self._file.write(runs.tobytes())
+    def append(self, parts: list[LocalStrip], shifts: list[int]) -> None:
+        """Put a strip behind the others; ``shifts`` are added to waiting codes when they are taken out."""
+        self._index.append([])
+        for part, shift in zip(parts, shifts, strict=True):
+            runs = np.stack([part.starts, part.codes]).astype(np.int32)
+            self._index[-1].append(_Part(self._file.tell(), runs.shape[1], shift, part.height, part.width))
+            self._file.write(runs.tobytes())
 
     def classes(self, at: int, classes_of: UInt8) -> tuple[UInt8, NDArray[np.int64]]:
         """The final classes of a strip, shape (h, w), and the pixels of each class, shape (256,)."""
-        offset, count, shift, height, width = self._index[at]
+        parts = self._index[at]
+        classes = np.empty((sum(part.height for part in parts), parts[0].width), np.uint8)
+        pixels, top = np.zeros(256, np.int64), 0
+        for part in parts:
+            starts, codes = self._runs(part)
+            values = classes_of[np.where(codes >= 3, codes + part.shift, codes)]
+            lengths = np.diff(starts, append=np.int32(part.height * part.width))
+            pixels += np.bincount(values, weights=lengths, minlength=256).astype(np.int64)
+            classes[top : top + part.height].reshape(-1)[:] = np.repeat(values, lengths)
+            top += part.height
+        return classes, pixels
+
+    def _runs(self, part: _Part) -> NDArray[np.int32]:
+        """Starts and codes of the runs, shape (2, runs)."""
         with self._lock:
-            self._file.seek(offset)
-            data = self._file.read(8 * count)
-        starts, codes = np.frombuffer(data, np.int32).reshape(2, count)
-        values = classes_of[np.where(codes >= 3, codes + shift, codes)]
-        lengths = np.diff(starts, append=np.int32(height * width))
-        pixels = np.bincount(values, weights=lengths, minlength=256).astype(np.int64)
-        return np.repeat(values, lengths).reshape(height, width), pixels
+            self._file.seek(part.offset)
+            data = self._file.read(8 * part.size)
+        return np.frombuffer(data, np.int32).reshape(2, part.size)
 
 
-def _ordered(work: Callable[[Item], Result], items: Iterable[Item]) -> Iterator[Result]:
-    """Results in the order of the items, a few worked on at once and none far ahead of the reader."""
-    threads = min(8, os.cpu_count() or 1)
+class _Part(NamedTuple):
+    """Where a part of a strip lies in the spool."""
+
+    offset: int
+    size: int
+    """Runs."""
+    shift: int
+    """What is added to its codes of waiting pieces."""
+    height: int
+    width: int
+
+
+def _ordered(work: Callable[[Item], Result], items: Iterable[Item], most: int = 8) -> Iterator[Result]:
+    """Results in the order of the items, up to ``most`` worked on at once and none far ahead of the reader."""
+    threads = min(most, os.cpu_count() or 1)
     with ThreadPoolExecutor(threads, thread_name_prefix="coarse") as pool:
         ahead: deque[Future[Result]] = deque()
         try:

@@ -23,6 +23,9 @@ UInt8 = NDArray[np.uint8]
 
 DRY, WATER, UNKNOWN = 0, 1, 255
 
+_PIECE_PX = 1 << 20
+"""Pixels compared with their neighbours at once: the bytes that say where runs begin stay in the cache."""
+
 
 @dataclass(frozen=True)
 class Runs:
@@ -38,12 +41,10 @@ class Runs:
     @classmethod
     def of(cls, classes: UInt8) -> Runs:
         """The runs of a class raster of shape (h, w)."""
-        flat = classes.ravel()
-        begins = np.empty(flat.size, np.bool_)
-        np.not_equal(flat[1:], flat[:-1], out=begins[1:])
-        begins[:: classes.shape[1]] = True
-        starts = np.flatnonzero(begins)
-        return cls(starts, flat[starts], *classes.shape)
+        height, width = classes.shape
+        rows = max(1, _PIECE_PX // width)
+        starts = np.concatenate([_begins(classes[row : row + rows]) + row * width for row in range(0, height, rows)])
+        return cls(starts, classes.ravel()[starts], height, width)
 
     @property
     def lengths(self) -> Ints:
@@ -54,6 +55,15 @@ class Runs:
         """The runs of one row."""
         first, last = np.searchsorted(self.starts, [row * self.width, (row + 1) * self.width])
         return slice(int(first), int(last))
+
+
+def _begins(rows: UInt8) -> Ints:
+    """Flat positions in some rows at which a run begins."""
+    flat = rows.ravel()
+    begins = np.empty(flat.size, np.bool_)
+    np.not_equal(flat[1:], flat[:-1], out=begins[1:])
+    begins[:: rows.shape[1]] = True
+    return np.flatnonzero(begins)
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from geosam.pipeline.guess import at_working_gsd, first_guess
 from geosam.pipeline.outputs import Outputs, work_folder, write_json
 from geosam.pipeline.report import Clock, Progress, report_of
 from geosam.scene import Scene
+from geosam.scene.cache import bounded_cache, cache_bytes
 from geosam.tiling import plan_tiles
 from geosam.vector import Strip, polygonize, write_rivers
 
@@ -91,7 +92,8 @@ def segment(
         outputs.check(overwrite, opened.has_crs)
         loaded = _load(options) if model is None else model
         working = at_working_gsd(opened, options.scene)
-    with work_folder(outputs, resume) as folder:
+    cache = bounded_cache(cache_bytes(working.decoder.header))
+    with work_folder(outputs, resume) as folder, cache:
         return _run(working, loaded, options, outputs, folder, clock, overwrite, resume)
 
 

@@ -24,8 +24,9 @@ Sampler = Callable[[NDArray[np.bool_], NDArray[np.bool_], np.random.Generator], 
 """Prompts of one tile from its coarse water and its valid pixels, both (h, w)."""
 Fate = Literal["nodata", "dry", "run", "failed"]
 """What becomes of a tile."""
-MOST_LOOKS = 1024
-"""Tiles looked at ahead of computing, so that a long dry stretch does not pile up."""
+MOST_LOOKS = 128
+"""Tiles looked at ahead of computing, so that a long dry stretch does not pile up: a dry tile that is partly
+without data keeps a byte a pixel."""
 
 
 class CoarseSource(Protocol):

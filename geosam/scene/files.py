@@ -19,10 +19,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.windows import Window
 
 from geosam.errors import RunError, SceneError
+from geosam.scene.cache import CACHE_BYTES, cache_bytes, cache_option
 from geosam.scene.header import Box, Header, Mask, Pixels
 
-CACHE_BYTES = 256 * 2**20
-"""GDAL's block cache for the whole process. Its default, 5 % of the machine, grows with the machine."""
 HANDLES_PER_THREAD = 8
 """Open data sets a thread keeps; the one used longest ago is closed first."""
 
@@ -66,7 +65,7 @@ class FileReader:
         window = Window(box.col, box.row, box.width, box.height)
         indexes = [1] if self.header.palette else list(bands)
         try:
-            with gdal(self.source):
+            with gdal(self.source, cache_bytes(self.header)):
                 pixels: Pixels = _handle((self.source, self.stamp, level)).read(indexes, window=window)
         except (RasterioError, OSError) as error:
             raise RunError(_why_not_read(self.source, box, error)) from None
@@ -82,7 +81,7 @@ class FileReader:
         """
         window = Window(box.col, box.row, box.width, box.height)
         try:
-            with gdal(self.source):
+            with gdal(self.source, cache_bytes(self.header)):
                 mask = _handle((self.source, self.stamp, level)).read_masks(1, window=window)
         except (RasterioError, OSError) as error:
             raise RunError(_why_not_read(self.source, box, error)) from None
@@ -97,11 +96,9 @@ def expand_palette(indices: Pixels, palette: Sequence[tuple[int, int, int, int]]
 
 
 @contextmanager
-def gdal(source: str) -> Iterator[None]:
+def gdal(source: str, cache: int = CACHE_BYTES) -> Iterator[None]:
     """GDAL with a bounded cache; over a network also without listing the folder of the file."""
-    options: dict[str, Any] = {}
-    if "GDAL_CACHEMAX" not in os.environ:
-        options["GDAL_CACHEMAX"] = CACHE_BYTES
+    options = cache_option(cache)
     if is_remote(source) and "GDAL_DISABLE_READDIR_ON_OPEN" not in os.environ:
         options["GDAL_DISABLE_READDIR_ON_OPEN"] = "EMPTY_DIR"
     with rasterio.Env(**options):

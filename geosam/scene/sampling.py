@@ -12,8 +12,9 @@ if TYPE_CHECKING:
 
 GENEROUS = 4
 """A look may decode this many times the pixels that it returns; beyond that, blocks are taken."""
-LEAST_BLOCKS = 16
-"""Blocks are made smaller until there are this many."""
+LEAST_BLOCKS = 64
+"""Blocks are made smaller until there are this many: 16 of 353 px saw 0.03 % of water in a scene of 20,000 px
+with 2.6 %, too little for a threshold, which then parted land from land."""
 GOLDEN = 0.6180339887
 """Shifts each row of blocks against the last, so that no north-south river falls between all of them."""
 
@@ -35,14 +36,15 @@ def plan_sample(scene: Scene, max_px: int) -> tuple[Scene, list[Window]]:
 def _blocks(scene: Scene, max_px: int) -> list[Window]:
     height, width = scene.shape
     rows, cols = _block_shape(scene, max_px)
+    own, _ = scene.block_px()
     cost = rows * cols * max(scene.decoded_px() / (height * width), 1.0)
     count = max(4, min(max_px // (rows * cols), int(GENEROUS * max_px / cost)))
     down = min(max(1, round(math.sqrt(count * (height / rows) / (width / cols)))), count, math.ceil(height / rows))
     across = max(1, min(count // down, width // cols))
     return [
         Window(
-            _place((j + (0.5 + i * GOLDEN) % 1) / across, width, cols),
-            _place((i + 0.5) / down, height, rows),
+            _place((j + (0.5 + i * GOLDEN) % 1) / across, width, cols, own[1] if width >= across * own[1] else cols),
+            _place((i + 0.5) / down, height, rows, own[0] if height >= down * own[0] else rows),
             cols,
             rows,
         )
@@ -62,10 +64,10 @@ def _block_shape(scene: Scene, max_px: int) -> tuple[int, int]:
 
 
 def _side(block: int, fair: int) -> int:
-    """The file's block, or half of it (which decodes four times what it returns) for more blocks in more places."""
-    return max(32, min(block, 512, max(block // 2, fair)))
+    """The file's block, or down to a quarter of it (which decodes 16 times what it returns) for more places."""
+    return max(32, min(block, 512, max(block // 4, fair)))
 
 
-def _place(share: float, size: int, block: int) -> int:
-    """First pixel of the block at a share of an axis, on the file's own block edges where it fits."""
-    return min(int(share * size / block) * block, size - block)
+def _place(share: float, size: int, side: int, step: int) -> int:
+    """First pixel of the block at a share of an axis, on a multiple of ``step``: the file's own block edges if few."""
+    return min(int(share * size / step) * step, size - side)

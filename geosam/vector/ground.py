@@ -18,7 +18,7 @@ from geosam.vector.rings import Rings
 LONGEST_M = 200.0
 """Edges longer than this are measured in pieces, since a line straight in the CRS is not straight on the ground."""
 
-_CHUNK = 1 << 20
+_CHUNK = 1 << 17
 """Vertices measured in one go."""
 
 
@@ -73,8 +73,9 @@ class Ground:
             # Levels relative to the ring's first vertex, or the areas of small rings drown in rounding.
             part = step[:, 0] * ((levels[1:] + levels[:-1]) / 2 - level[ring])
             inside = ring >= 0
-            area += np.bincount(ring[inside], part[inside], count)
-            length += np.bincount(ring[inside], self._lengths(at, step)[inside], count)
+            # One edge after the other, so that not even the last bit depends on where a chunk ends.
+            np.add.at(area, ring[inside], part[inside])
+            np.add.at(length, ring[inside], self._lengths(at, step)[inside])
         return np.abs(area), length
 
     def _edges(self, rings: Rings) -> Iterator[tuple[Longs, Floats]]:

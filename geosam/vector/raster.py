@@ -18,11 +18,16 @@ from rasterio.windows import Window
 
 from geosam.errors import SceneError
 from geosam.options import VectorOptions
+from geosam.scene.cache import MOST_BYTES, ONCE_BYTES, bounded_cache
 from geosam.vector.assemble import DEFAULTS, Strip, polygonize
 from geosam.vector.corners import Bools
 
 STRIP_PX = 8_000_000
 """Pixels read in one go, rounded to whole blocks of the file."""
+_TALLEST_BYTES = 1 << 27
+"""A row of blocks up to this is read whole: at 250,000 px across for a mask, at 62,500 px for probabilities."""
+_PART_PX = 1 << 20
+"""Pixels looked at in one go: what is worked out of them stays in the cache, however wide the raster."""
 
 
 def polygonize_raster(
@@ -84,7 +89,8 @@ def _opened(path: str | Path, allow_no_crs: bool) -> Iterator[Any]:
     try:
         with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"), rasterio.open(path) as raster:
             _check(raster, path, allow_no_crs)
-            yield raster
+            with bounded_cache(ONCE_BYTES if _rows(raster) % raster.block_shapes[0][0] == 0 else MOST_BYTES):
+                yield raster
     except RasterioError as error:
         found = "does not exist" if not _exists(path) else f"cannot be read as a raster ({error.__cause__ or error})"
         raise SceneError(f"{path} {found}. Give a mask or probability raster.") from error
@@ -116,30 +122,50 @@ def _strips(
     raster: Any, path: str | Path, threshold: float, progress: Callable[[int, int], None] | None
 ) -> Iterator[Strip]:
     """Strips of whole blocks, each read while the one before is worked on."""
-    block = raster.block_shapes[0][0]
-    rows = max(1, STRIP_PX // raster.width)
-    rows = max(block, rows // block * block) if block * raster.width <= 4 * STRIP_PX else rows
+    rows = _rows(raster)
     windows = [Window(0, row, raster.width, min(rows, raster.height - row)) for row in range(0, raster.height, rows)]
     with ThreadPoolExecutor(1) as reader:
         coming = reader.submit(_read, raster, windows[0])
         for done, window in enumerate(windows):
-            values, valid = coming.result()
+            values, known = coming.result()
             if done + 1 < len(windows):
                 coming = reader.submit(_read, raster, windows[done + 1])
-            yield Strip(window.row_off, *_water(values, valid, raster, path, threshold))
+            for part in _parts(values.shape):
+                valid = _valid(values[part], None if known is None else known[part], raster)
+                yield Strip(window.row_off + part.start, *_water(values[part], valid, raster, path, threshold))
             if progress is not None:
                 progress(int(window.row_off + window.height), raster.height)
 
 
-def _read(raster: Any, window: Window) -> tuple[npt.NDArray[Any], Bools | None]:
-    """Values and where they are valid (None: everywhere, but for NaN)."""
+def _rows(raster: Any) -> int:
+    """Rows of a strip: whole blocks, unless a row of those is too much to hold twice."""
+    block, rows = int(raster.block_shapes[0][0]), max(1, STRIP_PX // int(raster.width))
+    row_bytes = block * int(raster.width) * np.dtype(raster.dtypes[0]).itemsize
+    return max(block, rows // block * block) if row_bytes <= _TALLEST_BYTES else rows
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Rows of a strip, some at a time."""
+    rows = max(1, _PART_PX // shape[1])
+    return (slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows))
+
+
+def _read(raster: Any, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np.uint8] | None]:
+    """Values, and the mask where the file has one that is not in the values: 0 is not valid."""
     values = raster.read(1, window=window)
-    flags = raster.mask_flag_enums[0]
-    if any(flag.name == "all_valid" for flag in flags) or (raster.nodata is not None and np.isnan(raster.nodata)):
-        return values, None
-    if any(flag.name == "nodata" for flag in flags):
-        return values, values != raster.nodata
-    return values, raster.read_masks(1, window=window) > 0
+    within = {"all_valid", "nodata"} & {flag.name for flag in raster.mask_flag_enums[0]}
+    is_nan = raster.nodata is not None and np.isnan(raster.nodata)
+    return values, None if within or is_nan else raster.read_masks(1, window=window)
+
+
+def _valid(values: npt.NDArray[Any], known: npt.NDArray[np.uint8] | None, raster: Any) -> Bools | None:
+    """Where values are valid (None: everywhere, but for NaN)."""
+    if known is not None:
+        return known > 0
+    if raster.nodata is None or np.isnan(raster.nodata):
+        return None
+    valid: Bools = values != raster.nodata
+    return valid
 
 
 def _water(

@@ -13,8 +13,8 @@ from scipy.sparse.csgraph import breadth_first_order, connected_components
 
 from geosam.vector.corners import Bools, Bytes, Corners, Floats, Ints, Longs
 
-BATCH_CORNERS = 2_000_000
-"""Corners turned into rings in one go, about 60 bytes each while it lasts; one water body is never cut."""
+BATCH_CORNERS = 500_000
+"""Corners turned into rings in one go, about 150 bytes each while it lasts; one water body is never cut."""
 
 
 @dataclass(frozen=True)
