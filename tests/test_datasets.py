@@ -82,11 +82,13 @@ def test_a_folder_without_images_is_refused(tmp_path):
         load_folder(tmp_path)
 
 
-def test_sixteen_bit_images_are_refused_rather_than_wrapped(folder):
+def test_sixteen_bit_images_are_stretched_rather_than_wrapped(folder):
     (folder / "images" / "t0.png").unlink()
     profile = {"driver": "GTiff", "width": 30, "height": 20, "count": 3, "dtype": "uint16", "crs": "EPSG:32610"}
     transform = rasterio.transform.from_origin(450_000, 5_300_000, 1, 1)
     with rasterio.open(folder / "images" / "t0.tif", "w", transform=transform, **profile) as out:
-        out.write(np.full((3, 20, 30), 3000, np.uint16))
-    with pytest.raises(DatasetError, match="uint16"):
-        load_folder(folder)[0].read()
+        out.write(np.tile(np.linspace(1000, 3000, 30).astype(np.uint16), (3, 20, 1)))
+    image, _ = load_folder(folder)[0].read()
+    assert (np.diff(image[0, :, 0].astype(int)) >= 0).all()
+    assert (image[:, 0] == 0).all()
+    assert (image[:, -1] == 255).all()

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from geosam.cli import shared
 from geosam.errors import OptionsError, OutputError
+
+if TYPE_CHECKING:
+    from geosam.evaluate import DataSet
 
 _DATASET_ONLY = ("csv_path", "worst", "split", "group", "limit")
 
@@ -32,14 +35,31 @@ def _bands(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tu
     return tuple(int(part) for part in parts)
 
 
+def _ids(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...]:
+    parts = [] if text is None else text.split(",")
+    if not all(part.strip().isdigit() for part in parts):
+        raise click.BadParameter(f"{text!r} does not list class ids, such as 3,4.")
+    return tuple(int(part) for part in parts)
+
+
 _dataset_options = shared.join(
-    click.option("--dataset", metavar="FOLDER", help="Labelled images: a folder with images/ and masks/."),
+    click.option(
+        "--dataset", metavar="DATA",
+        help="Labelled images: a folder with images/ and masks/, parquet, orthos with polygons, or a hub id ORG/NAME.",
+    ),
     click.option("--images", default="images", show_default=True, metavar="NAME", help="Subfolder of the images."),
     click.option("--masks", default="masks", show_default=True, metavar="NAME", help="Subfolder of the labels."),
-    click.option("--split", multiple=True, metavar="NAME", help="Only this split of index.csv; may be repeated."),
+    click.option("--split", multiple=True, metavar="NAME", help="Only this split; may be repeated; all: every one."),
     click.option("--group", multiple=True, metavar="NAME", help="Only this group of index.csv; may be repeated."),
     click.option("--names", default="*", show_default=True, metavar="PATTERN", help="Only images of such a name."),
     click.option("--image-suffix", default="", metavar="TEXT", help="What image names have after those of the labels."),
+    click.option("--label-suffix", metavar="TEXT", help="What label names end in, in data without images/ and masks/."),
+    click.option("--image-column", metavar="NAME", help="Column of the images in a table.  [default: image]"),
+    click.option("--label-column", metavar="NAME", help="Column of the labels in a table.  [default: label]"),
+    click.option("--labels", metavar="PATH", help="Polygons of orthoimages, where they do not lie beside them."),
+    click.option("--layout", type=click.Choice(["auto", "cityscapes"]), default="auto", help="What a folder is like."),
+    click.option("--water-ids", metavar="LIST", callback=_ids, help="Class ids of the labels that are water."),
+    click.option("--ignore-value", type=int, metavar="N", help="Label value that is not counted."),
     click.option(
         "--columns", default="0:1", show_default=True, metavar="FROM:TO", callback=_shares,
         help="Only this part of the width of every image.",
@@ -92,6 +112,7 @@ def command(files: tuple[str, ...], **given: Any) -> int:
     \b
       geosam evaluate --dataset tiles/ --model river-tiny --json r.json --csv r.csv --worst worst.png
       geosam evaluate --dataset tiles/ --split dev --image-gsd 0.3 --rows auto,oracle
+      geosam evaluate --dataset org/rivers --model river-tiny
       geosam evaluate rivers.geojson surveyed.gpkg --tolerance-m 2
       geosam evaluate probability.tif truth.tif --json r.json
 
@@ -102,6 +123,7 @@ def command(files: tuple[str, ...], **given: Any) -> int:
       oracle   prompts sampled from the truth by the same sampler, points only, as a person would click
       none     no prompt at all, where the model was trained for it
 
+    A folder of images/ and masks/ is scored whole, other data on their test split, or else on validation.
     Labels are 255 water, 0 dry, 128 not known; 0 and 1 do as well. What is not known is never counted. Where
     there is no water and none was found, IoU is 1. failures is the share of images with an IoU under 0.7.
 
@@ -113,26 +135,22 @@ def command(files: tuple[str, ...], **given: Any) -> int:
     """
     dataset = given["dataset"]
     if (dataset is None) == (not files) or (files and len(files) != 2):
-        raise click.UsageError("Give either --dataset FOLDER, or PREDICTION and REFERENCE.")
+        raise click.UsageError("Give either --dataset DATA, or PREDICTION and REFERENCE.")
     _check_outputs([given["json_path"], given["csv_path"], given["worst"]], given["overwrite"])
     return _score_model(given) if dataset is not None else _score_files(files, given)
 
 
 def _score_model(given: dict[str, Any]) -> int:
-    from geosam.evaluate import DataSet, check_rows, evaluate_model
+    from geosam.evaluate import check_rows, evaluate_model
     from geosam.evaluate.files import rows_table, write_csv
     from geosam.models import load_model
     from geosam.pipeline.outputs import write_json
 
     options = shared.segment_options()
     rows = check_rows([name.strip() for name in given["rows"].split(",") if name.strip()])
-    dataset = DataSet(
-        folder=given["dataset"], images=given["images"], masks=given["masks"],
-        splits=given["split"] or None, groups=given["group"] or None, names=given["names"],
-        image_suffix=given["image_suffix"], columns=given["columns"], bands=given["image_bands"],
-        gsd_m=given["image_gsd"], limit=given["limit"],
-    )  # fmt: skip
-    dataset.open()  # A fault of the data is told before the model is loaded.
+    dataset = _dataset(given)
+    # A fault of the data is told before the model is loaded.
+    dataset.open(warn=lambda line: click.echo(f"note: {line}", err=True))
     model = load_model(options.model)
     with shared.progress("images") as progress:
         result = evaluate_model(dataset, model, options, rows=rows, ruler=_ruler(given), progress=progress)
@@ -145,6 +163,19 @@ def _score_model(given: dict[str, Any]) -> int:
     for line in rows_table(result.rows):
         click.echo(line)
     return 1 if result.failed_tiles else 0
+
+
+def _dataset(given: dict[str, Any]) -> DataSet:
+    from geosam.datasets import DataOptions
+    from geosam.evaluate import DataSet
+
+    named = ("label_suffix", "image_column", "label_column", "labels", "layout", "water_ids", "ignore_value")
+    return DataSet(
+        folder=given["dataset"], images=given["images"], masks=given["masks"],
+        splits=given["split"] or None, groups=given["group"] or None, names=given["names"],
+        image_suffix=given["image_suffix"], columns=given["columns"], bands=given["image_bands"],
+        gsd_m=given["image_gsd"], data=DataOptions(**{name: given[name] for name in named}), limit=given["limit"],
+    )  # fmt: skip
 
 
 def _score_files(files: tuple[str, ...], given: dict[str, Any]) -> int:

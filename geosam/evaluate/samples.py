@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -14,12 +14,18 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from rasterio.errors import RasterioError
 
-from geosam.datasets import DRY, IGNORE, WATER, Pair, load_folder
+from geosam.datasets import DRY, IGNORE, WATER, DataOptions, Pair, Tile, load_folder, open_labelled
+from geosam.datasets.folder import pictures
+from geosam.datasets.splits import split_of
 from geosam.errors import DatasetError, OptionsError
 from geosam.options import first_fault, read_toml
 
 SYNTH = "synth"
 """Name of the data set that is made on the fly."""
+EVERYTHING = "all"
+"""Name of all splits together."""
+Item = Pair | Tile | int
+"""What there is, unread: a pair of files, a tile of another kind of data, or a seed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,17 +53,22 @@ class Sample:
 
 
 class DataSet(BaseModel):
-    """A folder of labelled images, or a part of it."""
+    """Labelled images, or a part of them: a folder of pairs, or anything else that ``geosam.datasets`` opens.
+
+    Of a folder of pairs every image is taken, of other data the test split or else the validation split, unless
+    ``splits`` says otherwise.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     folder: str
-    """Folder with images and masks, or ``synth``: tiles made on the fly."""
+    """Folder with images and masks, or another source of labelled tiles, or ``synth``: tiles made on the fly."""
     name: str = ""
     """What it is called in a table; empty: as its folder."""
     images: str = "images"
     masks: str = "masks"
     splits: tuple[str, ...] | None = None
+    """Splits as the index of a folder calls them; of other data train, validation and test, or ``all``."""
     groups: tuple[str, ...] | None = None
     names: str = "*"
     image_suffix: str = ""
@@ -69,6 +80,8 @@ class DataSet(BaseModel):
     """Metres a pixel; None: as a GeoTIFF says, else unknown."""
     negatives: bool | None = None
     """Whether the images of ``negatives/`` belong to it; None: unless a split or group is chosen, which they lack."""
+    data: DataOptions = DataOptions()
+    """How other data than pairs are understood, and what the values of labels mean."""
     limit: int | None = Field(default=None, ge=1)
     """At most so many images, evenly spread over the list."""
     seeds: tuple[int, int] = (9_000_000, 9_000_024)
@@ -83,8 +96,12 @@ class DataSet(BaseModel):
         """Its name in a table."""
         return self.name or Path(self.folder).name
 
-    def open(self, root: str | Path | None = None) -> Sequence[Pair | int]:
-        """What there is, unread: pairs of files, or seeds.
+    def open(self, root: str | Path | None = None, warn: Callable[[str], object] | None = None) -> Sequence[Item]:
+        """What there is, unread.
+
+        Args:
+            root: Folder under which the data lie; None: where ``folder`` says, which may be a hub id then.
+            warn: Told what the user should know of the data, a line each.
 
         Raises:
             DatasetError: The folder or its labels are missing, or nothing is left.
@@ -92,27 +109,61 @@ class DataSet(BaseModel):
         if self.folder == SYNTH:
             return _spread(range(*self.seeds), self.limit)
         folder = Path(self.folder) if root is None else Path(root) / self.folder
-        if not folder.is_dir():
-            raise DatasetError(
-                f"{folder} does not exist. Give --dataset a folder with {self.images}/ and {self.masks}/."
-            )
-        if not (folder / self.masks).is_dir():
-            raise DatasetError(f"{folder} has no labels: {self.masks}/ is missing. Name its subfolder with --masks.")
+        masks = self._masks(folder)
+        if masks is None:
+            return _spread(self._tiles(self.folder if root is None else folder, warn), self.limit)
         negatives = self.negatives if self.negatives is not None else self.splits is None and self.groups is None
         if self.image_suffix:
-            return _spread(self._by_suffix(folder), self.limit)
+            return _spread(self._by_suffix(folder, masks), self.limit)
         pairs = load_folder(
-            folder, images=self.images, masks=self.masks, splits=self.splits, groups=self.groups,
+            folder, images=self.images, masks=masks, splits=self.splits, groups=self.groups,
             names=self.names, columns=self.columns, negatives=negatives,
         )  # fmt: skip
-        return _spread(pairs, self.limit)
+        return _spread([self._meant(pair) for pair in pairs], self.limit)
 
-    def _by_suffix(self, folder: Path) -> list[Pair]:
+    def _meant(self, pair: Pair) -> Pair:
+        """A pair whose label's values mean what the options say."""
+        return replace(pair, water_ids=self.data.water_ids, ignore_value=self.data.ignore_value)
+
+    def _masks(self, folder: Path) -> str | None:
+        """The subfolder with the labels of a folder of pairs; None where the data are laid out otherwise."""
+        names = (self.masks, "labels") if self.masks == "masks" else (self.masks,)
+        if not (folder / self.images).is_dir():
+            return None
+        return next((name for name in names if (folder / name).is_dir() and any(pictures(folder / name))), None)
+
+    def _tiles(self, source: str | Path, warn: Callable[[str], object] | None) -> list[Tile]:
+        """The tiles of other data than a folder of pairs."""
+        if self.bands is not None:
+            raise DatasetError(f"{source} is no folder of pairs: --image-bands says nothing of it. Leave it away.")
+        given = {"images": self.images, "masks": None if self.masks == "masks" else self.masks}
+        suffix = {"image_suffix": self.image_suffix} if self.image_suffix else {}
+        data = open_labelled(source, self.data.model_copy(update={**given, **suffix}))
+        usual = "test" if data.splits.get("test") else "validation"
+        splits = [split_of(name) or name for name in self.splits or (usual,)]
+        tiles = [
+            tile
+            for split, found in data.splits.items()
+            for tile in found
+            if (split in splits or EVERYTHING in splits) and fnmatch(tile.name, self.names)
+        ]
+        tiles = [tile for tile in tiles if self.groups is None or tile.group in self.groups]
+        if not tiles:
+            raise DatasetError(
+                f"{data.describe()}; no labelled tile is left of split {', '.join(splits)}, groups {self.groups} and "
+                f"names {self.names!r}. Choose with --split, or take --split {EVERYTHING}."
+            )
+        for line in (*data.warnings, f"{data.describe()}; taken: {len(tiles)} of {', '.join(splits)}"):
+            if warn is not None:
+                warn(line)
+        return tiles
+
+    def _by_suffix(self, folder: Path, masks: str) -> list[Pair]:
         """Labels and the images named after them."""
         images = {path.stem: path for path in (folder / self.images).glob(f"*{self.image_suffix}.*")}
-        labels = sorted(path for path in (folder / self.masks).iterdir() if fnmatch(path.stem, self.names))
+        labels = sorted(path for path in (folder / masks).iterdir() if fnmatch(path.stem, self.names))
         pairs = [
-            Pair(images[path.stem + self.image_suffix], path, path.stem, columns=self.columns)
+            self._meant(Pair(images[path.stem + self.image_suffix], path, path.stem, columns=self.columns))
             for path in labels
             if path.stem + self.image_suffix in images
         ]
@@ -120,7 +171,7 @@ class DataSet(BaseModel):
             raise DatasetError(f"{folder / self.images} has no image named as a label and {self.image_suffix!r}.")
         return pairs
 
-    def read(self, item: Pair | int) -> Sample:
+    def read(self, item: Item) -> Sample:
         """One of what :meth:`open` listed.
 
         Raises:
@@ -128,7 +179,12 @@ class DataSet(BaseModel):
         """
         if isinstance(item, int):
             return self._made(item)
-        if item.image.suffix.lower() in (".tif", ".tiff"):
+        if isinstance(item, Tile):
+            rgb, label = item.read()
+            first, last = (round(share * rgb.shape[1]) for share in self.columns)
+            own = _own_gsd(item.source.image) if isinstance(item.source, Pair) else item.gsd_m
+            return Sample(item.name, item.group, rgb[:, first:last], label[:, first:last], self.gsd_m or own)
+        if self.bands is not None and item.image.suffix.lower() in (".tif", ".tiff"):
             _check_raster(item.image, self.bands)
         rgb, label = item.read()
         if self.bands is not None:
@@ -157,7 +213,7 @@ def load_list(path: str | Path) -> list[DataSet]:
         raise OptionsError(f"{path}: {first_fault(error)}") from None
 
 
-def read_all(dataset: DataSet, items: Sequence[Pair | int]) -> Iterator[Sample]:
+def read_all(dataset: DataSet, items: Sequence[Item]) -> Iterator[Sample]:
     """Every image, read when asked for."""
     return (dataset.read(item) for item in items)
 
@@ -168,16 +224,16 @@ def _spread(items: Sequence[Any], limit: int | None) -> Sequence[Any]:
     return [items[i * len(items) // limit] for i in range(limit)]
 
 
-def _check_raster(path: Path, bands: tuple[int, int, int] | None) -> None:
+def _check_raster(path: Path, bands: tuple[int, int, int]) -> None:
     try:
         with rasterio.open(path) as source:
             count, dtype = source.count, source.dtypes[0]
     except RasterioError as error:
         raise DatasetError(f"{path} cannot be read as an image: {error}") from None
-    if count < max(bands or (1, 2, 3)):
+    if count < max(bands):
         raise DatasetError(f"{path} has {count} bands. Say which are red, green and blue with --image-bands.")
     if dtype != "uint8":
-        raise DatasetError(f"{path} is {dtype}. Give 8-bit images.")
+        raise DatasetError(f"{path} is {dtype}, and --image-bands takes 8-bit images. Stretch it first.")
 
 
 def _bands(pair: Pair, bands: tuple[int, int, int]) -> NDArray[np.uint8]:

@@ -1,0 +1,132 @@
+"""Train, validation and test: as the data say, or made from a seed so that groups stay whole."""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from geosam.datasets.folder import shortened
+from geosam.datasets.options import DataOptions
+from geosam.datasets.tile import Tile
+from geosam.errors import DatasetError
+
+SPLIT_NAMES = {
+    "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
+    "dev": "validation", "test": "test", "testing": "test",
+}  # fmt: skip
+"""What others call the three splits."""
+
+
+def split_of(name: str) -> str | None:
+    """Our name of a split, or None for one that is none of the three."""
+    return SPLIT_NAMES.get(name.strip().lower())
+
+
+def split_folders(folder: Path) -> dict[str, Path]:
+    """Subfolders that are named as a split, by our name of it."""
+    found = [path for path in sorted(folder.iterdir()) if path.is_dir() and split_of(path.name)]
+    return {split_of(path.name) or "": path for path in found}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Tiles by split."""
+
+    tiles: Mapping[str, Sequence[Tile]]
+    """train and validation, and test if there is one."""
+    warnings: tuple[str, ...]
+
+
+def split_tiles(tiles: Sequence[Tile], options: DataOptions) -> Splits:
+    """Sort tiles into splits, and split off a validation set where there is none.
+
+    Tiles without a split belong to the training; those of a split that is none of the three are left out.
+
+    Raises:
+        DatasetError: ``group_by`` names no column of the data.
+    """
+    tiles, warnings = _known(_grouped(tiles, options.group_by))
+    parts: dict[str, list[Tile]] = {"train": [], "validation": [], "test": []}
+    for tile in tiles:
+        parts[tile.split].append(tile)
+    if parts["train"] and not parts["validation"]:
+        parts["train"], parts["validation"], doubts = _split_off(parts["train"], options)
+        warnings += doubts
+    if not parts["test"]:
+        del parts["test"]
+    return Splits(parts, (*warnings, *_shared_groups(parts)))
+
+
+def _grouped(tiles: Sequence[Tile], column: str | None) -> list[Tile]:
+    if column is None or column == "group":
+        if column == "group" and not any(tile.group for tile in tiles):
+            raise DatasetError("The data have no groups. Leave --group-by away, or name a column of the data.")
+        return list(tiles)
+    if column == "name":
+        return [replace(tile, group="") for tile in tiles]
+    known = {key for tile in tiles for key in tile.facts}
+    if column not in known:
+        columns = ", ".join(sorted(known)) or "none"
+        raise DatasetError(f"The data have no column {column}; columns are {columns}. Give another to --group-by.")
+    return [replace(tile, group=tile.facts.get(column, "")) for tile in tiles]
+
+
+def _known(tiles: Sequence[Tile]) -> tuple[list[Tile], tuple[str, ...]]:
+    named = [(tile, split_of(tile.split) if tile.split else "train") for tile in tiles]
+    other = Counter(tile.split for tile, split in named if split is None)
+    kept = [tile if tile.split == split else replace(tile, split=split) for tile, split in named if split is not None]
+    if not other:
+        return kept, ()
+    what = ", ".join(f"{name} ({count})" for name, count in other.items())
+    return kept, (f"splits other than train, validation and test are left out: {what}",)
+
+
+def _split_off(tiles: list[Tile], options: DataOptions) -> tuple[list[Tile], list[Tile], tuple[str, ...]]:
+    """Training and validation tiles; whole groups, drawn until the share is as near as it gets."""
+    if len(tiles) < 2:
+        return tiles, [], ("there is only one tile, so none is left for validation",)
+    members = _members(tiles)
+    doubts: tuple[str, ...] = ()
+    if len(members) < 2:
+        doubts = (f"all tiles are of the group {tiles[0].group}, so validation tiles are neighbours of training tiles",)
+        members = {str(number): [number] for number in range(len(tiles))}
+    chosen = _drawn(members, options.validation * len(tiles), np.random.default_rng(options.seed))
+    train = [tile for number, tile in enumerate(tiles) if number not in chosen]
+    return train, [replace(tile, split="validation") for n, tile in enumerate(tiles) if n in chosen], doubts
+
+
+def _members(tiles: Sequence[Tile]) -> dict[str, list[int]]:
+    """Places in the list by group; a tile without group is one by itself."""
+    members: dict[str, list[int]] = defaultdict(list)
+    for number, tile in enumerate(tiles):
+        members[f"group {tile.group}" if tile.group else f"tile {number} {tile.name}"].append(number)
+    return dict(members)
+
+
+def _drawn(members: Mapping[str, Sequence[int]], wanted: float, rng: np.random.Generator) -> set[int]:
+    """Whole groups in random order, each only if it brings the number of tiles nearer to what is wanted."""
+    keys = sorted(members)
+    order = [keys[i] for i in rng.permutation(len(keys))]
+    chosen: set[int] = set()
+    taken = 0
+    for key in order:
+        more = len(chosen) + len(members[key])
+        if taken < len(keys) - 1 and abs(more - wanted) < abs(len(chosen) - wanted):
+            chosen.update(members[key])
+            taken += 1
+    # Every group is more than twice the share: the smallest is the nearest that there is.
+    return chosen or set(members[min(keys, key=lambda key: len(members[key]))])
+
+
+def _shared_groups(parts: Mapping[str, Sequence[Tile]]) -> list[str]:
+    groups = {split: {tile.group for tile in tiles if tile.group} for split, tiles in parts.items()}
+    said = []
+    for one, other in (("train", "validation"), ("train", "test"), ("validation", "test")):
+        both = sorted(groups.get(one, set()) & groups.get(other, set()))
+        if both:
+            said.append(f"{one} and {other} share {len(both)} groups, so scores are flattered: {shortened(both)}")
+    return said
