@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from geosam.scene import Scene
     from geosam.vector import polygonize_raster, write_rivers
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 __all__ = [
     "CoarseMask",

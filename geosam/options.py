@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tomllib
 from pathlib import Path
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -17,6 +17,9 @@ from geosam.errors import OptionsError
 CoarseMethod = Literal["auto", "ndwi", "ndwi-ndvi", "mndwi", "awei", "awei-sh", "rgb", "hsv", "exg", "dark", "learned"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+_Model = TypeVar("_Model", bound=BaseModel)
 
 
 class _Options(BaseModel):
@@ -158,12 +161,28 @@ def read_toml(path: str | Path) -> dict[str, Any]:
         raise OptionsError(f"{path} is not a TOML file that can be read: {error}") from None
 
 
+def checked(kind: type[_Model], values: dict[str, Any], where: str) -> _Model:
+    """Freeze a mapping as a model of options; whole numbers stand for floats.
+
+    Raises:
+        OptionsError: Names the first key at fault and what was found.
+    """
+    floats = {
+        name for name, field in kind.model_fields.items() if float in (field.annotation, *get_args(field.annotation))
+    }
+    whole = {name for name, value in values.items() if name in floats and type(value) is int}
+    try:
+        return kind.model_validate({name: float(v) if name in whole else v for name, v in values.items()})
+    except ValidationError as error:
+        raise OptionsError(f"{where}: {first_fault(error)}") from None
+
+
 def first_fault(error: ValidationError) -> str:
     """One line for the first fault pydantic found: where, what is wrong, what was given."""
     fault = error.errors()[0]
     key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("function", "literal", "float")))
     if fault["type"] == "extra_forbidden":
-        return f"unknown key {key!r}. See geosam segment --help for the options of each stage."
+        return f"unknown key {key!r}. See --help for the options of each stage."
     return f"{key}: {fault['msg']}, got {fault['input']!r}"
 
 

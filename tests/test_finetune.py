@@ -132,17 +132,27 @@ def recipe(tmp_path):
         Image.fromarray(image).save(tmp_path / "ponds" / "images" / f"{n}.png")
         Image.fromarray(label).save(tmp_path / "ponds" / "masks" / f"{n}.png")
     return Recipe.model_validate({
-        "schedule": {"minutes": 60, "steps": 4, "side": 32, "batch": 4, "large_every": 2, "warmup_steps": 2},
+        "schedule": {"minutes": 60, "steps": 4, "warmup_steps": 2, "stages": [
+            {"until": 0.5, "side": 32, "batch": 4, "large_every": 2, "prompts": False}, {"side": 32, "batch": 3}]},
         "model": {"image_size": 64},
         "data": [{"folder": "ponds", "weight": 1}, {"folder": "synth", "weight": 0.2, "scenes": 2}],
     })  # fmt: skip
 
 
 def test_the_nth_batch_is_always_the_same(recipe, tmp_path):
-    first, again = (Batches(recipe, tmp_path, tmp_path / "cache")[1] for _ in range(2))
-    assert torch.equal(first.images, again.images)
-    assert torch.equal(first.points, again.points)
-    assert first.images.shape == (1, 3, 64, 64)
+    first, again = (Batches(recipe, tmp_path, tmp_path / "cache") for _ in range(2))
+    for n in range(4):
+        assert torch.equal(first[n].images, again[n].images)
+        assert torch.equal(first[n].points, again[n].points)
+
+
+def test_stages_follow_the_steps_or_the_clock(recipe, tmp_path):
+    batches = Batches(recipe, tmp_path, tmp_path / "cache")
+    assert [tuple(batches[n].images.shape) for n in range(4)] == [
+        (4, 3, 32, 32), (1, 3, 64, 64), (3, 3, 32, 32), (3, 3, 32, 32)]  # fmt: skip
+    assert [batches[n].prompts for n in range(4)] == [False, False, True, True]
+    batches.reach(0.6)
+    assert batches[0].prompts
 
 
 def test_padding_is_marked_and_rounded_up(recipe, tmp_path):
@@ -175,6 +185,6 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_curve(recipe, tmp_path, mo
     moved = [(value.float() - cut["model"][name].float()).abs().mean() for name, value in whole["model"].items()]
     assert max(moved) < 2e-4
     log = (tmp_path / "runs" / "whole" / "log.jsonl").read_text().splitlines()
-    assert math.isfinite(json.loads(log[0])["bce"])
+    assert math.isfinite(json.loads(log[0])["water_bce"])
     weights = tmp_path / "runs" / "whole" / "model.safetensors"
     assert load_model(ModelOptions(name=str(weights))).tile_px == 64

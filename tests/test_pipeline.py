@@ -103,9 +103,16 @@ def test_a_killed_run_goes_on_and_gives_the_same_bytes(river_tif, tmp_path):
     assert whole.read_bytes() == broken.read_bytes()
 
 
-def test_rgb_alone_asks_the_model_for_the_first_guess(river_tif):
+def test_rgb_alone_goes_by_colour(river_tif):
     rgb = options(scene={"bands": "red=1,green=2,blue=3"})
     coarse = segment(river_tif, rgb, model=DarkIsWater()).report["coarse"]
+    assert coarse["method"] == "rgb"
+    assert coarse["water_fraction"] == pytest.approx(24 / 200, abs=0.02)
+
+
+def test_the_model_is_asked_for_the_first_guess_where_that_is_wanted(river_tif):
+    asked = options(scene={"bands": "red=1,green=2,blue=3"}, coarse={"method": "learned"})
+    coarse = segment(river_tif, asked, model=DarkIsWater()).report["coarse"]
     assert coarse["method"] == "learned"
     assert coarse["water_fraction"] == pytest.approx(24 / 200, abs=0.01)
 

@@ -1,48 +1,243 @@
-"""``geosam finetune``: train a model on labelled tiles."""
+"""``geosam finetune``: tune a model on labelled tiles, or train a small one from scratch."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import click
+from click.core import ParameterSource
+
+from geosam.cli import shared
+from geosam.errors import OptionsError
+
+_TRAIN = ("decoder", "decoder+prompt", "lora", "all")
+_LOSSES = ("bce", "dice", "focal", "bce-dice", "sam", "boundary")
+_TUNE = (
+    "train", "epochs", "batch", "learning_rate", "loss", "views", "ema", "patience", "multimask", "learn_none",
+    "learn_dense", "coarse", "boxes", "jitter_px", "lora_rank", "seed",
+)  # fmt: skip
+_DATA = (
+    "layout", "images", "masks", "image_suffix", "label_suffix", "image_column", "label_column", "name_column",
+    "subset", "water_ids", "ignore_value", "group_by", "validation", "labels", "chip_px",
+)  # fmt: skip
+
+
+def _ids(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
+    if text is None:
+        return None
+    parts = [part.strip() for part in text.split(",")]
+    if not all(part.isdigit() for part in parts):
+        raise click.BadParameter(f"{text!r} is not a list of class ids, such as 3,4.")
+    return tuple(int(part) for part in parts)
+
+
+_run_options = shared.join(
+    click.option("--dataset", metavar="ID|PATH", help="Labelled tiles: a hub id, or a folder or file; see below."),
+    click.option(
+        "--model",
+        default="river-tiny",
+        show_default=True,
+        metavar="NAME",
+        help="Model to start from: a name of geosam models, a hub id, or a folder.",
+    ),
+    click.option("--out", required=True, metavar="DIR", help="Folder for weights, log, pictures and state."),
+    click.option("--config", metavar="C.toml", help="Options from a TOML file; the command line wins over it."),
+    click.option("--resume", is_flag=True, help="Go on from the state that an earlier run left in --out."),
+    click.option("--overwrite", is_flag=True, help="Begin again in a folder that holds a run."),
+    click.option(
+        "--cache", metavar="DIR", help="Folder for encoded tiles; several runs may share it.  [default: OUT/tiles]"
+    ),
+    click.option("--push-to-hub", metavar="ID", help="Upload the best weights to this model id of the hub."),
+    click.option("--tensorboard", is_flag=True, help="Also log to OUT/tensorboard (needs the package tensorboard)."),
+    click.option(
+        "--device",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "cpu", "cuda", "mps"]),
+        help="Where to train.",
+    ),
+    click.option(
+        "--dtype",
+        default="auto",
+        show_default=True,
+        type=click.Choice(["auto", "float32", "bfloat16", "float16"]),
+        help="Precision of the arithmetic; weights and optimizer stay float32.",
+    ),
+)
+
+_tune_options = shared.join(
+    click.option("--train", type=click.Choice(_TRAIN), help="What learns.  [default: decoder]"),
+    click.option("--epochs", type=int, metavar="N", help="Greatest number of passes over the tiles.  [default: 40]"),
+    click.option(
+        "--batch-size", "batch", type=int, metavar="N", help="Tiles a step, over all processes.  [default: 16]"
+    ),
+    click.option("--learning-rate", type=float, metavar="RATE", help="At its height.  [default: 2e-4]"),
+    click.option("--loss", type=click.Choice(_LOSSES), help="sam is 20 focal : 1 Dice.  [default: bce-dice]"),
+    click.option(
+        "--views",
+        type=click.Choice(["1", "2", "4", "8"]),
+        callback=lambda c, p, v: v and int(v),
+        help="Turned and mirrored views to learn from, each encoded once.  [default: 1]",
+    ),
+    click.option(
+        "--ema", type=float, metavar="DECAY", help="Score and save a moving average of the weights.  [default: off]"
+    ),
+    click.option(
+        "--patience", type=int, metavar="N", help="Stop after N epochs without a better score.  [default: 10]"
+    ),
+    click.option(
+        "--multimask", is_flag=True, default=None, help="Also learn SAM's three masks, the best of which counts."
+    ),
+    click.option("--learn-none", is_flag=True, default=None, help="Teach SAM to find water without a prompt."),
+    click.option("--learn-dense", is_flag=True, default=None, help="Teach SAM to take the coarse mask as a hint."),
+    click.option(
+        "--coarse-share",
+        "coarse",
+        type=float,
+        metavar="SHARE",
+        help="Prompts from the coarse mask, not the label.  [default: 0.3]",
+    ),
+    click.option(
+        "--box-share", "boxes", type=float, metavar="SHARE", help="Questions that give a box.  [default: 0.2]"
+    ),
+    click.option(
+        "--jitter", "jitter_px", type=float, metavar="PX", help="Points are shaken by so much.  [default: 1.5]"
+    ),
+    click.option("--lora-rank", type=int, metavar="N", help="Rank of the adapters.  [default: 8]"),
+    click.option("--seed", type=int, metavar="N", help="Of order, prompts and views.  [default: 42]"),
+)
+
+_data_options = shared.join(
+    click.option(
+        "--layout", type=click.Choice(["auto", "cityscapes"]), help="How files are laid out.  [default: auto]"
+    ),
+    click.option("--images", metavar="NAME", help="Subfolder of the images.  [default: images]"),
+    click.option("--masks", metavar="NAME", help="Subfolder of the labels.  [default: masks or labels]"),
+    click.option("--image-suffix", metavar="TEXT", help="End of image names, such as _rgb.png."),
+    click.option("--label-suffix", metavar="TEXT", help="End of label names, such as _mask.png."),
+    click.option("--image-column", metavar="NAME", help="Column of the images.  [default: image]"),
+    click.option("--label-column", metavar="NAME", help="Column of the labels.  [default: label or mask]"),
+    click.option("--name-column", metavar="NAME", help="Column of the names.  [default: name]"),
+    click.option("--subset", metavar="NAME", help="Configuration of a data set on the hub."),
+    click.option("--water-ids", metavar="IDS", callback=_ids, help="Class ids that are water, such as 3,4."),
+    click.option("--ignore-value", type=int, metavar="VALUE", help="Label value that says nothing."),
+    click.option("--group-by", metavar="COLUMN", help="Keep tiles of one place or date in one split."),
+    click.option("--validation", type=float, metavar="SHARE", help="Split off where there is none.  [default: 0.15]"),
+    click.option("--labels", metavar="FILE", help="Polygons of water, for orthoimages."),
+    click.option("--chip", "chip_px", type=int, metavar="PX", help="Side of the chips of orthoimages.  [default: 512]"),
+)
+
+_scratch_options = shared.join(
+    click.option(
+        "--data-root",
+        metavar="DIR",
+        envvar="GEOSAM_DATA",
+        help="Of a recipe: folder that holds its data folders; default: GEOSAM_DATA of the environment.",
+    ),
+    click.option("--minutes", type=float, help="Of a recipe: time budget, instead of its own."),
+    click.option("--steps", type=int, help="Of a recipe: greatest number of steps, instead of its own."),
+)
 
 
 @click.command(name="finetune", short_help="Tune or train a model on labelled tiles.")
-@click.option(
-    "--config", required=True, metavar="R.toml", help="Recipe: data, schedule and model; see configs/finetune."
-)
-@click.option(
-    "--data-root", metavar="DIR", envvar="GEOSAM_DATA", required=True,
-    help="Folder that holds the recipe's data folders; default: the environment variable GEOSAM_DATA.",
-)  # fmt: skip
-@click.option("--out", required=True, metavar="DIR", help="Folder for weights, state and log.")
-@click.option("--minutes", type=float, help="Time budget, instead of the recipe's.")
-@click.option("--steps", type=int, help="Greatest number of steps, instead of the recipe's.")
-@click.option(
-    "--device",
-    default="auto",
-    show_default=True,
-    type=click.Choice(["auto", "cpu", "cuda", "mps"]),
-    help="Where to train.",
-)
-@click.option("--resume", is_flag=True, help="Go on from the state that an earlier run left in --out.")
-def command(
-    config: str, data_root: str, out: str, minutes: float | None, steps: int | None, device: str, resume: bool
-) -> None:
-    """Train a small SAM from scratch by a recipe, all of it: encoder, prompt encoder and mask decoder.
-
-    The folder then serves geosam segment --model. Batches depend on the seed and the step alone, so
-    a run that was cut off goes on with --resume as if it had not been.
+@_run_options
+@_tune_options
+@_data_options
+@_scratch_options
+@click.pass_context
+def command(ctx: click.Context, /, **given: Any) -> int:
+    """Tune a model on labelled tiles; its encoder runs once a tile, so that an epoch costs the decoder alone.
 
     \b
-      geosam finetune --config configs/finetune/river-tiny.toml --data-root data --out runs/mine
+      geosam finetune --dataset stodoran/elwha-segmentation-v1 --model sam-vit-base --out runs/elwha
+      geosam finetune --dataset tiles/ --out runs/mine --group-by date
+      geosam finetune --dataset orthos/ --labels water.gpkg --out runs/mine --views 8
+      accelerate launch -m geosam finetune --dataset tiles/ --model sam-vit-huge --out runs/huge
+      geosam segment ortho.tif --model runs/mine/best --out rivers.geojson
+
+    \b
+    Labelled tiles are told apart by what is there:
+      a hub id, parquet, save_to_disk or imagefolder   columns image and label (0/1 or 0/255), optional name
+      images/ and masks/ with equal stems              255 water, 0 dry, 128 not known; index.csv is heeded
+      name patterns (--image-suffix, --label-suffix), class ids (--water-ids), --layout cityscapes
+      orthoimages with polygons of water               beside each, or --labels; cut into chips
+
+    The epoch is chosen on the validation tiles, by the mean IoU of automatic and oracle prompts; a test split
+    chooses nothing and is scored at the end. The untouched model's scores stand beside the tuned one's.
+
+    A --config with [[data]] tables is a recipe: it trains a small SAM from scratch, all of it (see
+    configs/finetune/river-tiny.toml), within --minutes; --data-root is where its folders lie. With a weights file
+    as --model it starts from that instead of from random weights.
+
+    Exit codes: 0 done, 1 the run could not finish, 2 bad input.
     """
+    from geosam.options import read_toml
+
+    table = read_toml(given["config"]) if given["config"] else {}
+    typed = {name for name in given if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
+    return _from_scratch(given, "model" in typed) if "data" in table else _tune(given, typed, table)
+
+
+def _from_scratch(given: dict[str, Any], typed_model: bool) -> int:
     from geosam.finetune.loop import train
     from geosam.finetune.recipe import Recipe
-    from geosam.models.device import choose_device
 
-    recipe = Recipe.from_toml(config)
-    changes = {name: value for name, value in (("minutes", minutes), ("steps", steps)) if value is not None}
+    if not given["data_root"]:
+        raise OptionsError("a recipe needs --data-root, the folder that holds its data folders; found none.")
+    recipe = Recipe.from_toml(given["config"])
+    changes = {name: given[name] for name in ("minutes", "steps") if given[name] is not None}
     recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=changes)})
-    weights = train(recipe, Path(data_root), Path(out), device=str(choose_device(device)), resume=resume)
+    weights = train(
+        recipe, Path(given["data_root"]), Path(given["out"]), device=given["device"], resume=given["resume"],
+        start=Path(given["model"]) if typed_model else None,
+    )  # fmt: skip
     click.echo(f"{weights}: trained. Use it with geosam segment --model {weights}")
+    return 0
+
+
+def _tune(given: dict[str, Any], typed: set[str], table: dict[str, Any]) -> int:
+    from geosam.datasets import DataOptions
+    from geosam.finetune import TuneOptions, finetune
+    from geosam.finetune.publish import check_hub, log_to_tensorboard, push
+    from geosam.options import ModelOptions, checked
+
+    where = given["config"] or "finetune"
+    options = TuneOptions.of({**_part(table, "finetune", where), **_given(given, _TUNE)}, where)
+    data = checked(DataOptions, {**_part(table, "dataset", where), **_given(given, _DATA)}, where)
+    run = _part(table, "run", where)
+    dataset = given["dataset"] or run.get("dataset")
+    if not dataset:
+        raise OptionsError("nothing to learn from was given. Give --dataset, or a --config that names one.")
+    name = given["model"] if "model" in typed else run.get("model", given["model"])
+    if given["push_to_hub"]:
+        check_hub(given["push_to_hub"])
+    model = ModelOptions(name=name, device=given["device"], dtype=given["dtype"])
+    with shared.stage_progress() as progress:
+        tuned = finetune(
+            dataset, model, given["out"], options, data=data, cache=given["cache"], resume=given["resume"],
+            overwrite=given["overwrite"], progress=progress,
+        )  # fmt: skip
+    if not tuned.speaks:  # One process of several.
+        return 0
+    if given["tensorboard"]:
+        log_to_tensorboard(Path(given["out"]))
+    for line in tuned.report():
+        click.echo(line)
+    if given["push_to_hub"]:
+        click.echo(push(tuned.folder, given["push_to_hub"]))
+    return 0
+
+
+def _given(given: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
+    return {name: given[name] for name in names if given[name] is not None}
+
+
+def _part(table: dict[str, Any], name: str, where: str) -> dict[str, Any]:
+    unknown = sorted(set(table) - {"finetune", "dataset", "run"})
+    if unknown:
+        raise OptionsError(f"{where}: unknown table {unknown[0]!r}. Use [run], [dataset] and [finetune].")
+    part = table.get(name, {})
+    if not isinstance(part, dict):
+        raise OptionsError(f"{where}: {name} must be a table. Write [{name}].")
+    return part

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +14,13 @@ from torch.utils.data import Dataset
 
 from geosam.datasets import Pair, load_folder
 from geosam.finetune.augment import crop, turn, weather
-from geosam.finetune.recipe import DataSource, Recipe
+from geosam.finetune.recipe import DataSource, Recipe, Stage
 from geosam.finetune.samples import Sample, make_sample
 
 UInt8 = NDArray[np.uint8]
+OWN_HINTS = 0.5
+"""Share of the dense prompts that the model makes itself."""
+
 TOKEN_STEP = 8
 """Points are padded to a multiple of this, as in prediction."""
 
@@ -35,6 +38,9 @@ class Batch:
         mask: float32 (N, 1, S/4, S/4).
         has_mask: bool (N,).
         origin: Where the tiles lie in a full-size tile, (x, y) pixels.
+        prompts: Whether the mask decoder is to learn from it, or the encoder alone.
+        own_hint: bool (N,), rows whose dense prompt is to be what the model itself finds without one.
+        own_scale: Of the look that gives it: 0.5 for half the resolution, as the first look at a scene, or 1.
     """
 
     images: Tensor
@@ -45,6 +51,9 @@ class Batch:
     mask: Tensor
     has_mask: Tensor
     origin: tuple[float, float]
+    prompts: bool = True
+    own_hint: Tensor | None = None
+    own_scale: float = 1.0
 
 
 class _Source:
@@ -97,11 +106,16 @@ class _Source:
 
 
 class Batches(Dataset[Batch]):
-    """``batches[n]`` is the n-th batch of the run; nothing depends on what was drawn before."""
+    """``batches[n]`` is the n-th batch of the run; nothing depends on what was drawn before.
+
+    What stage of the schedule it belongs to follows from n and the greatest number of steps, or,
+    where the clock is what ends the run, from ``stage``, which :meth:`reach` moves on in every process.
+    """
 
     def __init__(self, recipe: Recipe, root: Path, cache: Path) -> None:
         cache.mkdir(parents=True, exist_ok=True)
         self.schedule = recipe.schedule
+        self.stage = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self.full_side = int(recipe.model.get("image_size", 512))
         self.sources = [_Source(options, root, cache) for options in recipe.data]
         weights = np.array([source.options.weight for source in self.sources])
@@ -112,21 +126,27 @@ class Batches(Dataset[Batch]):
 
     def __getitem__(self, step: int) -> Batch:
         rng = np.random.default_rng([self.schedule.seed, step])
-        large = self.schedule.large_every and step % self.schedule.large_every == self.schedule.large_every - 1
-        side = self.schedule.side * (2 if large else 1)
-        count = max(self.schedule.batch // (4 if large else 1), 1)
-        samples = [self._sample(side, rng) for _ in range(count)]
+        stage = self.schedule.stages[max(int(self.stage), self.schedule.stage_at(step / self.schedule.steps))]
+        large = stage.large_every > 0 and step % stage.large_every == stage.large_every - 1
+        side = stage.side * (2 if large else 1)
+        count = max(stage.batch // (4 if large else 1), 1)
+        samples = [self._sample(side, stage, rng) for _ in range(count)]
         room = self.full_side - side
         origin = (float(rng.integers(room + 1)), float(rng.integers(room + 1))) if room > 0 else (0.0, 0.0)
-        return collate(samples, origin)
+        batch = replace(collate(samples, origin), prompts=stage.prompts)
+        return _with_own_hints(batch, rng) if stage.prompts else batch
 
-    def _sample(self, side: int, rng: np.random.Generator) -> Sample:
+    def reach(self, done: float) -> None:
+        """Move on to the stage at a share of the budget that is done."""
+        self.stage.fill_(self.schedule.stage_at(done))
+
+    def _sample(self, side: int, stage: Stage, rng: np.random.Generator) -> Sample:
         source = self.sources[int(rng.choice(len(self.sources), p=self.odds))]
         image, label = crop(*source.draw(rng), side, source.options.zoom, rng)
         image, label = turn(image, label, rng)
-        if rng.random() < 0.85:
+        if rng.random() < stage.weather:
             image = weather(image, rng)
-        return make_sample(image, label, rng)
+        return make_sample(image, label, rng, stage.ways if stage.prompts else (1.0, 0.0, 0.0))
 
 
 def collate(samples: Sequence[Sample], origin: tuple[float, float]) -> Batch:
@@ -152,6 +172,16 @@ def collate(samples: Sequence[Sample], origin: tuple[float, float]) -> Batch:
         torch.tensor([sample.mask is not None for sample in samples]),
         origin,
     )
+
+
+def _with_own_hints(batch: Batch, rng: np.random.Generator) -> Batch:
+    """Let half of the dense prompts be the model's own first look, whose mistakes no other mask has.
+
+    These rows get no points: those of the spoilt truth would tell what the model's own mask does not know.
+    """
+    own = batch.has_mask & torch.from_numpy(rng.random(len(batch.has_mask)) < OWN_HINTS)
+    labels = torch.where(own[:, None], -1, batch.labels)
+    return replace(batch, labels=labels, own_hint=own, own_scale=float(rng.choice([0.5, 1.0])))
 
 
 def _with_box(sample: Sample) -> tuple[NDArray[np.float32], NDArray[np.int64]]:

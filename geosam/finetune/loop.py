@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import time
 from copy import deepcopy
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-import torch.distributed as distributed
 import torch.nn.functional as F
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -20,15 +18,25 @@ from torch.utils.data import DataLoader, Subset
 
 from geosam.finetune.batches import Batch, Batches
 from geosam.finetune.losses import binary_cross_entropy, dice, intersection_over_union, iou_head
+from geosam.finetune.ranks import Ranks
 from geosam.finetune.recipe import Recipe, Schedule
+from geosam.models.checkpoint import check_fit, read_tensors
 from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
 
 SAVE_EVERY_S = 240.0
 
 
-def train(recipe: Recipe, root: Path, out: Path, *, device: str = "cpu", resume: bool = False) -> Path:
-    """Train a small SAM from scratch, or go on from where an earlier run was cut off.
+def train(
+    recipe: Recipe,
+    root: Path,
+    out: Path,
+    *,
+    device: str = "cpu",
+    resume: bool = False,
+    start: Path | None = None,
+) -> Path:
+    """Train a small SAM from scratch or from weights, or go on from where an earlier run was cut off.
 
     Args:
         recipe: Data, schedule and model.
@@ -36,24 +44,27 @@ def train(recipe: Recipe, root: Path, out: Path, *, device: str = "cpu", resume:
         out: Receives ``model.safetensors`` (the averaged weights), ``state.pt`` and ``log.jsonl``.
         device: A torch device.
         resume: Go on from ``state.pt``; the n-th batch is the same as in an unbroken run.
+        start: Weights that an earlier run of the same model wrote; None: random ones.
 
     Returns:
         Path of the weights.
     """
     out.mkdir(parents=True, exist_ok=True)
     schedule = recipe.schedule
-    ranks = Ranks.join()
+    ranks = Ranks.join(device)
+    device = ranks.device
     torch.manual_seed(schedule.seed)
     model = TinySam(TinySamConfig(**recipe.model)).to(torch.device(device)).to(memory_format=torch.channels_last)
-    guide = Guide(model).to(torch.device(device))
+    if start is not None:
+        model.load_state_dict(_weights_of(start, model))
     averaged = deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(_groups(nn.ModuleList([model, guide]), schedule.weight_decay))
+    optimizer = torch.optim.AdamW(_groups(model, schedule.weight_decay))
     first, spent = 0, 0.0
     if resume and (out / "state.pt").exists():
-        first, spent = _load(out / "state.pt", model, averaged, guide, optimizer)
+        first, spent = _load(out / "state.pt", model, averaged, optimizer)
     mine = range(first * ranks.world + ranks.rank, schedule.steps * ranks.world, ranks.world)
-    batches = Subset(Batches(recipe, root, out.parent / "synth"), mine)
-    loader = DataLoader(batches, batch_size=None, num_workers=1, prefetch_factor=4)
+    batches = Batches(recipe, root, out.parent / "synth")
+    loader = DataLoader(Subset(batches, mine), batch_size=None, num_workers=1, prefetch_factor=4)
     begun, saved = time.monotonic() - spent, time.monotonic()
     done_steps = first
     for step, batch in enumerate(loader, start=first):
@@ -61,8 +72,12 @@ def train(recipe: Recipe, root: Path, out: Path, *, device: str = "cpu", resume:
         done = max(elapsed / (schedule.minutes * 60), step / schedule.steps)
         if done >= 1:
             break
+        batches.reach(done)
+        # By the agreed clock, not by the batch, which another process may have drawn a stage earlier.
+        encoder_learns = schedule.stages[schedule.stage_at(done)].encoder
+        model.image_encoder.requires_grad_(encoder_learns).train(encoder_learns)
         rate = _set_rate(optimizer, schedule, step, done)
-        figures = _step(model, guide, optimizer, batch, schedule, device, ranks)
+        figures = _step(model, optimizer, batch, schedule, device, ranks)
         _average(averaged, model, min(schedule.ema, (1 + step) / (10 + step)))
         done_steps = step + 1
         if ranks.rank > 0:
@@ -70,81 +85,15 @@ def train(recipe: Recipe, root: Path, out: Path, *, device: str = "cpu", resume:
         if step % 20 == 0:
             _log(out / "log.jsonl", {"step": step, "elapsed_s": round(elapsed, 1), "rate": rate, **figures})
         if time.monotonic() - saved > SAVE_EVERY_S:
-            _save(out, model, averaged, guide, optimizer, done_steps, elapsed)
+            _save(out, model, averaged, optimizer, done_steps, elapsed)
             saved = time.monotonic()
     if ranks.rank == 0:
-        _save(out, model, averaged, guide, optimizer, done_steps, time.monotonic() - begun)
+        _save(out, model, averaged, optimizer, done_steps, time.monotonic() - begun)
     return out / "model.safetensors"
-
-
-class Guide(nn.Module):
-    """A head for training alone: all water, straight from the encoder's features.
-
-    The mask decoder learns slowly while the features say little; a plain head on them teaches the
-    encoder from the first step on, whatever the prompts ask for.
-    """
-
-    def __init__(self, model: TinySam) -> None:
-        super().__init__()
-        self.wide = nn.Conv2d(256, 1, 1)
-        self.fine = nn.Conv2d(model.image_encoder.channels[0], 1, 1) if model.config.skips else None
-
-    def forward(self, features: Features, side: int) -> Tensor:
-        """Logits of all water, float (N, 1, side, side)."""
-        logits = F.interpolate(self.wide(features.embedding).float(), (side // 4, side // 4), mode="bilinear")
-        if self.fine is not None:
-            logits = logits + self.fine(features.stride4).float()
-        return F.interpolate(logits, (side, side), mode="bilinear")
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """The processes that train together, as ``torchrun --nproc-per-node N -m geosam finetune`` starts them."""
-
-    rank: int
-    world: int
-
-    @classmethod
-    def join(cls) -> Ranks:
-        """Meet the other processes, if there are any."""
-        world = int(os.environ.get("WORLD_SIZE", "1"))
-        if world > 1 and not distributed.is_initialized():
-            distributed.init_process_group("nccl" if torch.cuda.is_available() else "gloo")
-        return cls(int(os.environ.get("RANK", "0")), world)
-
-    def agree(self, value: float) -> float:
-        """The first process's value, for all: clocks differ, and one must not stop before the others."""
-        if self.world == 1:
-            return value
-        shared = torch.tensor([value], dtype=torch.float64)
-        distributed.broadcast(shared, 0)
-        return float(shared[0])
-
-    def mean_gradients(self, model: nn.Module) -> None:
-        """Replace every gradient by its mean over the processes."""
-        if self.world == 1:
-            return
-        grads = [p.grad if p.grad is not None else torch.zeros_like(p) for p in model.parameters()]
-        flat = torch.cat([grad.flatten() for grad in grads])
-        distributed.all_reduce(flat)
-        parts = torch.split(flat / self.world, [grad.numel() for grad in grads])
-        for parameter, part in zip(model.parameters(), parts, strict=True):
-            parameter.grad = part.view_as(parameter)
-
-
-def forward(model: TinySam, batch: Batch) -> tuple[Tensor, Tensor, Features]:
-    """Logits float (N, 1, S, S), predicted IoUs float (N, 1) and the features of a batch."""
-    features = model.encode(batch.images)
-    has_mask = batch.has_mask if bool(batch.has_mask.any()) else None
-    mask = None if has_mask is None else batch.mask
-    logits, iou = model.decode(features, batch.points, batch.labels, mask=mask, has_mask=has_mask, origin=batch.origin)
-    side = batch.images.shape[-1]
-    return F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False), iou.float(), features
 
 
 def _step(
     model: TinySam,
-    guide: Guide,
     optimizer: torch.optim.Optimizer,
     batch: Batch,
     schedule: Schedule,
@@ -154,26 +103,72 @@ def _step(
     """One update; gives back the figures of the log."""
     batch = _to(batch, device)
     with torch.autocast(torch.device(device).type, torch.bfloat16):
-        logits, predicted, features = forward(model, batch)
-        plain = guide(features, batch.label.shape[-1])
-    target, known = (batch.label == 255).float(), (batch.label != 128).float()
-    parts = {
-        "bce": binary_cross_entropy(logits, target, known).mean(),
-        "dice": dice(logits, target, known).mean(),
-        "iou_head": iou_head(predicted, logits, target, known).mean(),
-        "guide": binary_cross_entropy(plain, (batch.truth == 255).float(), (batch.truth != 128).float()).mean(),
-    }
-    loss = parts["bce"] + parts["dice"] + 0.1 * parts["iou_head"] + 0.5 * parts["guide"]
+        features = model.encode(batch.images)
+        decoded = _decode(model, features, batch) if batch.prompts else None
+    parts, loss = _losses(model, features, decoded, batch)
     if not torch.isfinite(loss):  # Skipped by leaving no gradient, so that other processes are not left waiting.
         loss = sum((p.sum() * 0 for p in model.parameters()), start=torch.zeros(()))
-    loss.backward()  # type: ignore[no-untyped-call]
-    for part in (model, guide):
-        ranks.mean_gradients(part)
-    nn.utils.clip_grad_norm_([*model.parameters(), *guide.parameters()], schedule.clip)
+    (loss / ranks.world).backward()  # type: ignore[no-untyped-call]
+    ranks.sum_gradients(model)
+    nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
-    iou = intersection_over_union(logits.detach(), target, known).mean()
-    return {name: round(float(value.detach()), 4) for name, value in {**parts, "iou": iou}.items()}
+    return {name: round(float(value.detach().mean()), 4) for name, value in parts.items()}
+
+
+def _decode(model: TinySam, features: Features, batch: Batch) -> tuple[Tensor, Tensor]:
+    """Logits float (N, 1, S/4, S/4) and predicted IoUs float (N, 1) of what a batch asks for."""
+    has_mask = batch.has_mask if bool(batch.has_mask.any()) else None
+    mask = None if has_mask is None else _with_own_look(model, features, batch)
+    return model.decode(features, batch.points, batch.labels, mask=mask, has_mask=has_mask, origin=batch.origin)
+
+
+@torch.no_grad()
+def _with_own_look(model: TinySam, features: Features, batch: Batch) -> Tensor:
+    """The dense prompts of a batch, float (N, 1, S/4, S/4), the model's own among them."""
+    if batch.own_hint is None or features.water is None or not bool(batch.own_hint.any()):
+        return batch.mask
+    seen = features.water
+    if batch.own_scale < 1:
+        small = F.interpolate(batch.images.float(), scale_factor=batch.own_scale, mode="bilinear", antialias=True)
+        learning = model.image_encoder.training
+        model.image_encoder.eval()  # The norms' running statistics are those of full resolution.
+        found = model.encode(small).water
+        model.image_encoder.train(learning)
+        seen = features.water if found is None else found
+    seen = F.interpolate(seen.float(), batch.mask.shape[-2:], mode="bilinear", align_corners=False)
+    own = torch.where(seen > 0, 1.0, -1.0)
+    return torch.where(batch.own_hint.view(-1, 1, 1, 1), own, batch.mask)
+
+
+def _losses(
+    model: TinySam, features: Features, decoded: tuple[Tensor, Tensor] | None, batch: Batch
+) -> tuple[dict[str, Tensor], Tensor]:
+    """The figures of a batch, each float (N,), and the loss to descend.
+
+    All water, straight from the encoder, counts in full while it is learned alone, and by half
+    once the decoder's answers to prompts are learned with it.
+    """
+    parts: dict[str, Tensor] = {}
+    loss, side = torch.zeros((), device=batch.images.device), batch.images.shape[-1]
+    if features.water is not None:
+        plain, target, known = _upsampled(features.water, side), batch.truth == 255, batch.truth != 128
+        parts["water_bce"] = binary_cross_entropy(plain, target.float(), known.float())
+        parts["water_dice"] = dice(plain, target.float(), known.float())
+        parts["water_iou"] = intersection_over_union(plain.detach(), target, known)
+        loss = loss + (parts["water_bce"] + 0.5 * parts["water_dice"]).mean() * (1.0 if decoded is None else 0.5)
+    if decoded is not None:
+        logits, target, known = _upsampled(decoded[0], side), batch.label == 255, batch.label != 128
+        parts["bce"] = binary_cross_entropy(logits, target.float(), known.float())
+        parts["dice"] = dice(logits, target.float(), known.float())
+        parts["iou_head"] = iou_head(decoded[1].float(), logits, target, known)
+        parts["iou"] = intersection_over_union(logits.detach(), target, known)
+        loss = loss + (parts["bce"] + 0.5 * parts["dice"] + 0.1 * parts["iou_head"]).mean()
+    return parts, loss
+
+
+def _upsampled(logits: Tensor, side: int) -> Tensor:
+    return F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False)
 
 
 def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
@@ -213,7 +208,6 @@ def _save(
     out: Path,
     model: TinySam,
     averaged: nn.Module,
-    guide: Guide,
     optimizer: torch.optim.Optimizer,
     step: int,
     elapsed: float,
@@ -221,8 +215,8 @@ def _save(
     """Write weights and state, each under another name first."""
     save_weights(averaged.state_dict(), model.config, out / "model.safetensors")
     state = {
-        "model": model.state_dict(), "averaged": averaged.state_dict(), "guide": guide.state_dict(),
-        "optimizer": optimizer.state_dict(), "step": step, "elapsed": elapsed,
+        "model": model.state_dict(), "averaged": averaged.state_dict(), "optimizer": optimizer.state_dict(),
+        "step": step, "elapsed": elapsed,
     }  # fmt: skip
     torch.save(state, out / "state.part")
     (out / "state.part").replace(out / "state.pt")
@@ -243,15 +237,19 @@ def save_weights(weights: dict[str, Tensor], config: TinySamConfig, path: Path) 
     part.replace(path)
 
 
-def _load(
-    path: Path, model: nn.Module, averaged: nn.Module, guide: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, float]:
+def _load(path: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.optim.Optimizer) -> tuple[int, float]:
     state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
     model.load_state_dict(state["model"])
     averaged.load_state_dict(state["averaged"])
-    guide.load_state_dict(state["guide"])
     optimizer.load_state_dict(state["optimizer"])
     return int(state["step"]), float(state["elapsed"])
+
+
+def _weights_of(file: Path, model: TinySam) -> dict[str, Tensor]:
+    """A file's weights in single precision, checked against the model."""
+    found = {name: v.float() if v.is_floating_point() else v for name, v in read_tensors(file).items()}
+    check_fit(found, model.state_dict(), str(file))
+    return found
 
 
 def _log(path: Path, row: dict[str, Any]) -> None:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from scipy import ndimage
 from torch import Tensor
+
+from geosam.finetune.options import Loss
 
 
 def binary_cross_entropy(logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
@@ -47,3 +50,60 @@ def iou_head(predicted: Tensor, logits: Tensor, target: Tensor, known: Tensor) -
     with torch.no_grad():
         reached = intersection_over_union(logits, target, known)
     return (predicted[:, 0] - reached) ** 2
+
+
+def focal(logits: Tensor, target: Tensor, known: Tensor, alpha: float = 0.25, gamma: float = 2.0) -> Tensor:
+    """Focal loss over the known pixels of each mask, float (N,); shapes as in :func:`binary_cross_entropy`.
+
+    Source: Lin et al. (2017), Focal Loss for Dense Object Detection, equation 5.
+    """
+    p = logits.sigmoid()
+    right = p * target + (1 - p) * (1 - target)
+    weight = (alpha * target + (1 - alpha) * (1 - target)) * (1 - right) ** gamma
+    loss = F.binary_cross_entropy_with_logits(logits, target, reduction="none") * weight * known
+    return loss.sum(dim=(1, 2, 3)) / known.sum(dim=(1, 2, 3)).clamp(min=1)
+
+
+def boundary(logits: Tensor, target: Tensor, known: Tensor, stride: int = 4) -> Tensor:
+    """Probability times signed distance from the target's bank, in sides of the tile, float (N,).
+
+    Negative inside: the loss is least when all of the target and nothing else is found, and a
+    pixel counts the more the farther from the bank it is wrong. A mask without a bank gives 0.
+    Source: Kervadec et al. (2019), Boundary loss for highly unbalanced segmentation, equation 5.
+
+    Args:
+        logits: float (N, 1, h, w).
+        target: float (N, 1, h, w).
+        known: float (N, 1, h, w).
+        stride: Every so many-th pixel of each axis is looked at.
+    """
+    small = [part[..., ::stride, ::stride] for part in (logits, target, known)]
+    distance = torch.stack([_signed_distance(mask) for mask in small[1][:, 0]])[:, None].to(logits)
+    loss = small[0].sigmoid() * distance * small[2]
+    return loss.sum(dim=(1, 2, 3)) / small[2].sum(dim=(1, 2, 3)).clamp(min=1)
+
+
+def _signed_distance(mask: Tensor) -> Tensor:
+    """Distance to the bank of a mask (h, w) in sides of it, negative inside; 0 where there is no bank."""
+    water = mask.detach().cpu().numpy() > 0.5
+    if water.all() or not water.any():
+        return torch.zeros(mask.shape)
+    away = ndimage.distance_transform_edt(~water) - ndimage.distance_transform_edt(water)
+    return torch.from_numpy(away.astype("float32")) / max(mask.shape)
+
+
+def mask_loss(name: Loss, logits: Tensor, target: Tensor, known: Tensor) -> Tensor:
+    """The loss of a name of :data:`~geosam.finetune.options.Loss` on each mask, float (N,).
+
+    ``sam`` is 20 focal : 1 Dice, after Kirillov et al. (2023), Segment Anything, appendix A.
+    """
+    if name == "bce":
+        return binary_cross_entropy(logits, target, known)
+    if name == "dice":
+        return dice(logits, target, known)
+    if name == "focal":
+        return focal(logits, target, known)
+    if name == "sam":
+        return 20 * focal(logits, target, known) + dice(logits, target, known)
+    both = binary_cross_entropy(logits, target, known) + dice(logits, target, known)
+    return both + boundary(logits, target, known) if name == "boundary" else both

@@ -40,6 +40,27 @@ class DataSource(_Recipe):
     first_seed: int = 1_000_000
 
 
+class Stage(_Recipe):
+    """A part of a run: small tiles, soft weather and no prompts at first teach the most an hour."""
+
+    until: float = Field(default=1.0, gt=0, le=1)
+    """Share of the budget at which the next stage begins."""
+    side: int = Field(default=256, gt=0, multiple_of=32)
+    """Side of a training tile in pixels."""
+    batch: int = Field(default=16, gt=0)
+    """Tiles a step and process."""
+    large_every: int = 0
+    """Every so many steps a batch of four-fold tiles (twice the side, a quarter of the batch); 0: never."""
+    prompts: bool = True
+    """Whether the mask decoder learns too, or the encoder alone."""
+    encoder: bool = True
+    """Whether the encoder learns too, or prompts and mask decoder alone: three times as many steps an hour."""
+    ways: tuple[float, float, float] = (0.2, 0.4, 0.4)
+    """Odds of asking by nothing, by the coarse mask as a hint, and by points or a box in single bodies."""
+    weather: float = Field(default=0.85, ge=0, le=1)
+    """Share of the tiles whose light, colour or sharpness is changed."""
+
+
 class Schedule(_Recipe):
     """How long and how fast to learn."""
 
@@ -52,12 +73,13 @@ class Schedule(_Recipe):
     warmup_steps: int = 200
     clip: float = 1.0
     ema: float = 0.998
-    side: int = 256
-    """Side of a training tile in pixels."""
-    batch: int = 16
-    large_every: int = 5
-    """Every so many steps a batch of four-fold tiles (twice the side, a quarter of the batch)."""
+    stages: tuple[Stage, ...] = (Stage(),)
+    """In their order; the last one lasts to the end."""
     seed: int = 42
+
+    def stage_at(self, done: float) -> int:
+        """Number of the stage at a share of the budget that is done."""
+        return next((n for n, stage in enumerate(self.stages) if done < stage.until), len(self.stages) - 1)
 
 
 class Recipe(_Recipe):

@@ -47,9 +47,11 @@ class Sample:
     mask: NDArray[np.float32] | None = None
 
 
-def make_sample(image: UInt8, label: UInt8, rng: np.random.Generator) -> Sample:
-    """Draw one way of asking and build its sample from an image (S, S, 3) and its label (S, S)."""
-    way = rng.choice(["none", "hint", "body"], p=[0.3, 0.35, 0.35])
+def make_sample(
+    image: UInt8, label: UInt8, rng: np.random.Generator, ways: tuple[float, float, float] = (0.3, 0.35, 0.35)
+) -> Sample:
+    """Draw a way of asking, by the odds of ``ways``, and build its sample of an image (S, S, 3) and a label (S, S)."""
+    way = rng.choice(["none", "hint", "body"], p=np.array(ways) / sum(ways))
     planes = np.ascontiguousarray(image.transpose(2, 0, 1))
     if way == "none":
         return Sample(planes, label, label, np.zeros((0, 2), np.float32), np.zeros(0, np.int64))
@@ -78,10 +80,10 @@ def coarse_with_mistakes(image: UInt8, label: UInt8, rng: np.random.Generator) -
     if rng.random() < 0.45:
         valid = np.ones(label.shape, bool)
         return np.asarray(guess_water(image, valid), bool)
-    return _spoilt(label == 255, rng)
+    return spoilt(label == 255, rng)
 
 
-def _spoilt(water: Bool, rng: np.random.Generator) -> Bool:
+def spoilt(water: Bool, rng: np.random.Generator) -> Bool:
     """Truth at a coarse resolution with a wandering bank, lost bodies and false ones."""
     step = int(rng.choice([2, 4, 8]))
     h, w = water.shape
@@ -111,10 +113,10 @@ def _of_one_body(planes: UInt8, image: UInt8, label: UInt8, rng: np.random.Gener
         return _pointing_at_dry(planes, label, rng)
     row = int(rng.integers(len(prompts)))
     points, labels = _row(prompts, row, label, rng)
-    target = _hit(label, points[labels == 1])
+    target = hit(label, points[labels == 1])
     box = None
     if prompts.boxes is not None and target.any() and rng.random() < 0.2:
-        box = _jittered(_box_of(target == 255), label.shape[0], rng) if (target == 255).any() else None
+        box = jittered(box_of(target == 255), label.shape[0], rng) if (target == 255).any() else None
         if box is not None and rng.random() < 0.5:
             points, labels = points[:0], labels[:0]
     return Sample(planes, target, label, points, labels, box)
@@ -140,10 +142,10 @@ def _pointing_at_dry(planes: UInt8, label: UInt8, rng: np.random.Generator) -> S
     count = min(int(rng.integers(1, 5)), len(rows))
     pick = rng.choice(len(rows), count, replace=False) if count else np.zeros(0, np.intp)
     points = np.stack([cols[pick], rows[pick]], axis=1).astype(np.float32) + 0.5
-    return Sample(planes, _hit(label, points), label, points, np.ones(count, np.int64))
+    return Sample(planes, hit(label, points), label, points, np.ones(count, np.int64))
 
 
-def _hit(label: UInt8, points: NDArray[np.float32]) -> UInt8:
+def hit(label: UInt8, points: NDArray[np.float32]) -> UInt8:
     """The label with only those water bodies that a point lies in; other water counts as not asked for."""
     bodies, _ = ndimage.label(label != 0)  # Through the ignored seam: a bank is no reason to cut a body in two.
     rows, cols = points[:, 1].astype(int), points[:, 0].astype(int)
@@ -153,10 +155,12 @@ def _hit(label: UInt8, points: NDArray[np.float32]) -> UInt8:
     return target
 
 
-def _box_of(water: Bool) -> NDArray[np.float32]:
+def box_of(water: Bool) -> NDArray[np.float32]:
+    """The tight box of a mask that is not empty, float32 (4,): x0, y0, x1, y1 in pixels."""
     rows, cols = np.flatnonzero(water.any(axis=1)), np.flatnonzero(water.any(axis=0))
     return np.array([cols[0], rows[0], cols[-1] + 1, rows[-1] + 1], np.float32)
 
 
-def _jittered(box: NDArray[np.float32], side: int, rng: np.random.Generator) -> NDArray[np.float32]:
+def jittered(box: NDArray[np.float32], side: int, rng: np.random.Generator) -> NDArray[np.float32]:
+    """A box with every side moved by up to a twenty-fifth of the tile, as the ancestor did."""
     return np.clip(box + rng.uniform(-side / 25, side / 25, 4), 0, side).astype(np.float32)

@@ -17,6 +17,9 @@ from torch import Tensor
 
 from geosam.errors import ModelError
 
+TUNED_FILE, TUNED_NOTES = "tuned.safetensors", "geosam.json"
+"""What a folder holds that is to be loaded on a base model: learned weights alone, and which model they belong to."""
+
 SAFE, PICKLED = ".safetensors", (".pt", ".pth", ".bin")
 _NAMED = 3  # Keys that a message names; the rest are counted.
 

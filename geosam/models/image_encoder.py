@@ -1,4 +1,8 @@
-"""Small image encoders: a timm backbone and a neck that brings it to SAM's embedding."""
+"""Small image encoders: a timm backbone, SAM's neck, and a way down to fine features.
+
+Sources: Lin et al. (2017), Feature Pyramid Networks, for the way down; Ravi et al. (2024), SAM 2,
+for giving a decoder the fine stages.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +14,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+FINE_CHANNELS = 64
+"""Channels of the features at strides 4 and 8."""
+
 
 @dataclass(frozen=True)
 class Features:
@@ -17,20 +24,21 @@ class Features:
 
     Attributes:
         embedding: float (B, 256, S/16, S/16), what SAM calls the image embedding.
-        stride4: float (B, C4, S/4, S/4), or None for a network without skips.
-        stride8: float (B, C8, S/8, S/8), or None.
+        stride4: float (B, 64, S/4, S/4), fine features that know of the coarse ones, or None for a
+            network without skips.
+        stride8: float (B, 64, S/8, S/8), or None.
+        water: float (B, 1, S/4, S/4), logits of all water without a prompt, or None.
     """
 
     embedding: Tensor
     stride4: Tensor | None = None
     stride8: Tensor | None = None
+    water: Tensor | None = None
 
     def take(self, index: Tensor) -> Features:
         """The features of the tiles in ``index``, int64 (N,); a tile may be taken several times."""
-        pick = [None if part is None else part[index] for part in (self.embedding, self.stride4, self.stride8)]
-        embedding = pick[0]
-        assert embedding is not None
-        return Features(embedding, pick[1], pick[2])
+        fine = [None if part is None else part[index] for part in (self.stride4, self.stride8, self.water)]
+        return Features(self.embedding[index], *fine)
 
 
 class LayerNorm2d(nn.Module):
@@ -50,6 +58,36 @@ class LayerNorm2d(nn.Module):
         return y.permute(0, 3, 1, 2)
 
 
+class _Mix(nn.Sequential):
+    """A 3 x 3 convolution with norm and ReLU."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__(nn.Conv2d(width, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU())
+
+
+class WayDown(nn.Module):
+    """From the embedding to fine features and to logits of all water, as a feature pyramid does.
+
+    A plain head like this learns in minutes what the mask decoder takes hours to find; the decoder
+    then has only to learn what prompts change.
+    """
+
+    def __init__(self, channels: tuple[int, int], embed_dim: int, width: int = FINE_CHANNELS) -> None:
+        super().__init__()
+        self.narrow = nn.Conv2d(embed_dim, width, 1)
+        self.lateral4, self.lateral8 = nn.Conv2d(channels[0], width, 1), nn.Conv2d(channels[1], width, 1)
+        self.mix4, self.mix8 = _Mix(width), _Mix(width)
+        self.water = nn.Conv2d(width, 1, 1)
+        if self.water.bias is not None:
+            nn.init.constant_(self.water.bias, -1.0)  # Most ground is dry.
+
+    def forward(self, embedding: Tensor, fine: Tensor, finer8: Tensor) -> Features:
+        """Features of an embedding and of the backbone's stages at strides 4 and 8."""
+        stride8 = self.mix8(self.lateral8(finer8) + F.interpolate(self.narrow(embedding), scale_factor=2))
+        stride4 = self.mix4(self.lateral4(fine) + F.interpolate(stride8, scale_factor=2))
+        return Features(embedding, stride4, stride8, self.water(stride4))
+
+
 class ImageEncoder(nn.Module):
     """A hierarchical timm backbone with stages at strides 4, 8, 16 and 32, and SAM's neck.
 
@@ -60,15 +98,21 @@ class ImageEncoder(nn.Module):
 
     backbone: Any
 
-    def __init__(self, backbone: str, embed_dim: int = 256, stride16_last: bool = False, skips: bool = True) -> None:
+    def __init__(
+        self,
+        backbone: str,
+        embed_dim: int = 256,
+        stride16_last: bool = False,
+        skips: bool = True,
+        widths: tuple[int, ...] | None = None,
+    ) -> None:
         super().__init__()
-        self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0)
+        options: dict[str, Any] = {} if widths is None else {"channels": widths}
+        self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0, **options)
         self.backbone.head = nn.Identity()
         if stride16_last:
             self.backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
-        self.stride16_last, self.skips = stride16_last, skips
-        channels = [info["num_chs"] for info in self.backbone.feature_info]
-        self.channels: tuple[int, int] = (channels[0], channels[1])
+        channels = [info["num_chs"] for info in self.backbone.feature_info][-4:]
         self.neck = nn.Sequential(
             nn.Conv2d(channels[3 if stride16_last else 2], embed_dim, 1, bias=False),
             LayerNorm2d(embed_dim),
@@ -76,12 +120,17 @@ class ImageEncoder(nn.Module):
             LayerNorm2d(embed_dim),
         )
         self.lateral = None if stride16_last else nn.Conv2d(channels[3], embed_dim, 1, bias=False)
+        self.way_down = WayDown((channels[0], channels[1]), embed_dim) if skips else None
 
     def stages(self, x: Tensor) -> list[Tensor]:
         """The outputs of the four stages, fine to coarse."""
-        first = self.backbone.patch_embed if hasattr(self.backbone, "patch_embed") else self.backbone.stem
-        x, found = first(x), []
-        for stage in self.backbone.stages:
+        net, found = self.backbone, []
+        if hasattr(net, "layer1"):  # timm's ResNet names its parts otherwise.
+            x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
+            stages = [net.layer1, net.layer2, net.layer3, net.layer4]
+        else:
+            x, stages = (net.patch_embed if hasattr(net, "patch_embed") else net.stem)(x), net.stages
+        for stage in stages:
             x = stage(x)
             found.append(x)
         return found
@@ -94,4 +143,4 @@ class ImageEncoder(nn.Module):
         else:
             wide = F.interpolate(self.lateral(deep), scale_factor=2, mode="nearest")
             embedding = self.neck[1:](self.neck[0](middle) + wide)
-        return Features(embedding, fine, finer8) if self.skips else Features(embedding)
+        return Features(embedding) if self.way_down is None else self.way_down(embedding, fine, finer8)

@@ -4,11 +4,22 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from geosam.errors import ModelError
-from geosam.models.checkpoint import PICKLED, SAFE, read_json, read_metadata, read_tensors
+from geosam.models.checkpoint import (
+    PICKLED,
+    SAFE,
+    TUNED_FILE,
+    TUNED_NOTES,
+    read_json,
+    read_metadata,
+    read_tensors,
+    sha256_of,
+    some,
+)
 from geosam.models.device import choose_device, choose_dtype
 from geosam.models.protocol import PromptableModel
 from geosam.models.registry import MODELS, WEIGHTS, hub_cache, unknown
@@ -66,6 +77,8 @@ def _from_folder(path: Path, name: str, device: torch.device, dtype: torch.dtype
     """Choose the adapter by what the file or folder holds; only the one that is needed is imported."""
     if path.is_file():
         return _from_file(path, name, device, dtype)
+    if (path / TUNED_FILE).is_file():
+        return _on_its_base(path, name, device, dtype)
     config = path / "config.json"
     if not config.is_file():
         raise ModelError(f"{path} has no config.json. Give a folder with config.json and model.safetensors.")
@@ -79,6 +92,31 @@ def _from_folder(path: Path, name: str, device: torch.device, dtype: torch.dtype
 
         return load_tiny(path / f"model{SAFE}", name=name, device=device, dtype=dtype)
     raise ModelError(f"{config} has model_type {kind!r}; geosam runs sam and geosam-tiny.")
+
+
+def _on_its_base(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> PromptableModel:
+    """Learned weights on the base model that they were learned on."""
+    notes = read_json(folder / TUNED_NOTES)
+    base = str(notes.get("base", ""))
+    try:
+        model: Any = _load(base, device, dtype)
+    except ModelError as error:
+        raise ModelError(f"{folder} was tuned on {base or 'no model that it names'}, and {error}") from None
+    if model.sha256 != notes.get("base_sha256"):
+        raise ModelError(
+            f"{folder} was tuned on another {base} than the one that is here (its weights differ). "
+            "Tune it again, or bring back the base model it was tuned on."
+        )
+    learned, weights = read_tensors(folder / TUNED_FILE), model.module.state_dict()
+    strange = sorted(key for key, value in learned.items() if key not in weights or weights[key].shape != value.shape)
+    if strange:
+        raise ModelError(f"{folder / TUNED_FILE} does not fit {base}: {some(strange)}. Tune it again.")
+    model.module.load_state_dict(learned, strict=False)
+    model.name, model.sha256 = name, sha256_of([folder / TUNED_FILE])
+    model.threshold = float(notes.get("threshold", model.threshold))  # type: ignore[arg-type]
+    model.understands = frozenset(map(str, notes.get("understands", model.understands)))  # type: ignore[call-overload]
+    tuned: PromptableModel = model
+    return tuned
 
 
 def _from_file(file: Path, name: str, device: torch.device, dtype: torch.dtype) -> PromptableModel:

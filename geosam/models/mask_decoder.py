@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from geosam.models.image_encoder import Features, LayerNorm2d
+from geosam.models.image_encoder import FINE_CHANNELS, Features, LayerNorm2d
 
 MASKS = 4
 """Mask tokens: one for a single mask, three for whole, part and sub-part."""
@@ -111,7 +111,7 @@ class TwoWayTransformer(nn.Module):
 class MaskDecoder(nn.Module):
     """Image embedding and prompt tokens to mask logits at stride 4 and predicted IoUs."""
 
-    def __init__(self, dim: int = 256, skip_channels: tuple[int, int] | None = None) -> None:
+    def __init__(self, dim: int = 256, skips: bool = False) -> None:
         super().__init__()
         self.transformer = TwoWayTransformer(dim)
         self.iou_token, self.mask_tokens = nn.Embedding(1, dim), nn.Embedding(MASKS, dim)
@@ -121,11 +121,14 @@ class MaskDecoder(nn.Module):
         )  # fmt: skip
         self.output_hypernetworks_mlps = nn.ModuleList(MLP(dim, dim, dim // 8, 3) for _ in range(MASKS))
         self.iou_prediction_head = MLP(dim, 256, MASKS, 3)
-        self.skip4 = self.skip8 = self.refine = None
-        if skip_channels is not None:
-            self.skip4 = nn.Conv2d(skip_channels[0], dim // 8, 1)
-            self.skip8 = nn.Conv2d(skip_channels[1], dim // 4, 1)
+        self.skip4 = self.skip8 = self.refine = self.trust = None
+        if skips:
+            self.skip4 = nn.Conv2d(FINE_CHANNELS, dim // 8, 1)
+            self.skip8 = nn.Conv2d(FINE_CHANNELS, dim // 4, 1)
             self.refine = nn.Conv2d(dim // 8, dim // 8, 3, padding=1)
+            self.trust = nn.Linear(dim, 1)
+            nn.init.zeros_(self.trust.weight)
+            nn.init.ones_(self.trust.bias)  # At first the answer is all water, whatever was asked.
 
     def forward(
         self, features: Features, image_pe: Tensor, sparse: Tensor, dense: Tensor, masks: Sequence[int] = (0,)
@@ -149,6 +152,9 @@ class MaskDecoder(nn.Module):
         fine = self._upscale(image.transpose(1, 2).reshape(grid.shape), features)
         kernels = torch.stack([self.output_hypernetworks_mlps[m](tokens[:, 1 + m]) for m in masks], dim=1)
         logits = torch.einsum("nmc,nchw->nmhw", kernels, fine)
+        if self.trust is not None and features.water is not None:
+            trust = torch.stack([self.trust(tokens[:, 1 + m]) for m in masks], dim=1)
+            logits = logits + trust.unsqueeze(-1) * features.water
         return logits, self.iou_prediction_head(tokens[:, 0])[:, list(masks)]
 
     def _upscale(self, image: Tensor, features: Features) -> Tensor:

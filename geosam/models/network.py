@@ -26,8 +26,10 @@ STD = (58.395, 57.12, 57.375)
 class TinySamConfig:
     """What a small SAM is built of; saved as JSON beside or inside the weights."""
 
-    backbone: str = "repvit_m0_9"
+    backbone: str = "resnet18"
     """A timm model whose four stages have strides 4, 8, 16 and 32."""
+    widths: tuple[int, ...] | None = None
+    """Channels of the four stages, for a ResNet; None: those of its name."""
     image_size: int = 512
     """Side of a tile in pixels."""
     stride16_last: bool = False
@@ -61,9 +63,11 @@ class TinySam(nn.Module):
     def __init__(self, config: TinySamConfig | None = None) -> None:
         super().__init__()
         self.config = config = TinySamConfig() if config is None else config
-        self.image_encoder = ImageEncoder(config.backbone, stride16_last=config.stride16_last, skips=config.skips)
+        self.image_encoder = ImageEncoder(
+            config.backbone, stride16_last=config.stride16_last, skips=config.skips, widths=config.widths
+        )
         self.prompt_encoder = PromptEncoder(image_size=config.image_size)
-        self.mask_decoder = MaskDecoder(skip_channels=self.image_encoder.channels if config.skips else None)
+        self.mask_decoder = MaskDecoder(skips=config.skips)
         self.register_buffer("pixel_mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 

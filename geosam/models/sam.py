@@ -98,12 +98,22 @@ class SamAdapter:
         self.tile_px = int(model.config.vision_config.image_size)
         self._mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
         self._std = torch.tensor(STD, device=device).view(3, 1, 1)
-        with torch.inference_mode():
+        with torch.no_grad():
             self._positions = self.model.get_image_wide_positional_embeddings()
+
+    @property
+    def module(self) -> torch.nn.Module:
+        """The network itself, for those who train it."""
+        network: torch.nn.Module = self.model
+        return network
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> SamEmbeddings:
         """Encode tiles, uint8 (B, 3, tile_px, tile_px) as RGB."""
+        return self.encode(images)
+
+    def encode(self, images: Tensor) -> SamEmbeddings:
+        """As :meth:`embed`, with gradients where the weights want them."""
         if images.dtype != torch.uint8 or images.shape[1:] != (3, self.tile_px, self.tile_px):
             raise ValueError(f"tiles must be uint8 (B, 3, {self.tile_px}, {self.tile_px}), got {tuple(images.shape)}")
         pixels = (images.to(self.device).float() - self._mean) / self._std
@@ -128,6 +138,34 @@ class SamAdapter:
         dry = torch.tensor([len(prompt) == 0 for prompt in prompts], device=self.device)
         return logits.masked_fill_(dry.view(-1, 1, 1), DRY_LOGIT)
 
+    def pack(self, embeddings: SamEmbeddings) -> dict[str, Tensor]:
+        """Embeddings as named tensors, each (B, ...), to be kept."""
+        return {"image": embeddings.image}
+
+    def unpack(self, tensors: dict[str, Tensor]) -> SamEmbeddings:
+        """Embeddings from what :meth:`pack` gave."""
+        return SamEmbeddings(tensors["image"].to(self.device).float())
+
+    def ask(
+        self, embeddings: SamEmbeddings, prompts: Sequence[Prompts], *, many: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """One body a tile, with gradients where the weights want them.
+
+        Args:
+            embeddings: Of B tiles.
+            prompts: B of one row each.
+            many: SAM's three masks of an ambiguous prompt instead of the single one.
+
+        Returns:
+            Logits float32 (B, M, tile_px/4, tile_px/4) and predicted IoUs float32 (B, M), M 1 or 3.
+        """
+        order, found = [], []
+        for group in _groups(self._bodies(prompts), len(prompts)):
+            order += [body.tile for body in group]
+            found.append(self._low(embeddings.image, group, many))
+        back = torch.tensor(order, device=self.device).argsort()
+        return tuple(torch.cat(parts)[back] for parts in zip(*found, strict=True))  # type: ignore[return-value]
+
     def _bodies(self, prompts: Sequence[Prompts]) -> list[_Body]:
         return [self._body(tile, prompt, row) for tile, prompt in enumerate(prompts) for row in range(len(prompt))]
 
@@ -146,19 +184,24 @@ class SamAdapter:
 
     def _decode_group(self, image: Tensor, group: Sequence[_Body]) -> Tensor:
         """Logits float32 (n, tile_px, tile_px) of n bodies of one kind."""
+        low, _ = self._low(image, group)
+        size = (self.tile_px, self.tile_px)
+        return F.interpolate(low, size, mode="bilinear", align_corners=False)[:, 0]
+
+    def _low(self, image: Tensor, group: Sequence[_Body], many: bool = False) -> tuple[Tensor, Tensor]:
+        """Logits float32 (n, M, tile_px/4, tile_px/4) and predicted IoUs (n, M) of n bodies of one kind."""
         tiles = torch.tensor([body.tile for body in group], device=self.device)
         # Outside autocast: in the 8 bits of bfloat16 a point of a 1024 px tile would move by about a pixel.
         sparse, dense = self.model.prompt_encoder(**self._prompt_tensors(group))
         with autocast(self.device, self.dtype):
-            low, _ = self.model.mask_decoder(
+            low, iou = self.model.mask_decoder(
                 image_embeddings=image[tiles],
                 image_positional_embeddings=self._positions.expand(len(group), -1, -1, -1),
                 sparse_prompt_embeddings=sparse,
                 dense_prompt_embeddings=dense,
-                multimask_output=False,
+                multimask_output=many,
             )
-        size = (self.tile_px, self.tile_px)
-        return F.interpolate(low[:, 0].float(), size, mode="bilinear", align_corners=False)[:, 0]
+        return low[:, 0].float(), iou[:, 0].float()
 
     def _prompt_tensors(self, group: Sequence[_Body]) -> dict[str, Tensor | None]:
         """The group's prompts as transformers' prompt encoder takes them: (n, 1 prompt, ...)."""

@@ -58,9 +58,18 @@ class TinyModel:
         extra = {"mask": config.dense_prompt, "none": config.no_prompt}
         self.understands = frozenset({"points", "boxes", *(kind for kind, known in extra.items() if known)})
 
+    @property
+    def module(self) -> torch.nn.Module:
+        """The network itself, for those who train it."""
+        return self.network
+
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Features:
         """Encode tiles, uint8 (B, 3, tile_px, tile_px) as RGB."""
+        return self.encode(images)
+
+    def encode(self, images: Tensor) -> Features:
+        """As :meth:`embed`, with gradients where the weights want them."""
         if images.dtype != torch.uint8 or images.shape[1:] != (3, self.tile_px, self.tile_px):
             raise ValueError(f"tiles must be uint8 (B, 3, {self.tile_px}, {self.tile_px}), got {tuple(images.shape)}")
         with autocast(self.device, self.dtype):
@@ -78,6 +87,32 @@ class TinyModel:
                 torch.maximum(logits[body.tile], found, out=logits[body.tile])
         dry = torch.tensor([len(prompt) == 0 for prompt in prompts], device=self.device)
         return logits.masked_fill_(dry.view(-1, 1, 1), DRY_LOGIT)
+
+    def pack(self, embeddings: Features) -> dict[str, Tensor]:
+        """Embeddings as named tensors, each (B, ...), to be kept."""
+        return {name: part for name, part in vars(embeddings).items() if part is not None}
+
+    def unpack(self, tensors: dict[str, Tensor]) -> Features:
+        """Embeddings from what :meth:`pack` gave."""
+        return Features(**{name: part.to(self.device).float() for name, part in tensors.items()})
+
+    def ask(self, embeddings: Features, prompts: Sequence[Prompts], *, many: bool = False) -> tuple[Tensor, Tensor]:
+        """One body a tile, with gradients where the weights want them.
+
+        Args:
+            embeddings: Of B tiles.
+            prompts: B of one row each.
+            many: The three masks of an ambiguous prompt instead of the single one.
+
+        Returns:
+            Logits float32 (B, M, tile_px/4, tile_px/4) and predicted IoUs float32 (B, M), M 1 or 3.
+        """
+        order, found = [], []
+        for group in self._groups([body for tile, prompt in enumerate(prompts) for body in self._bodies(tile, prompt)]):
+            order += [body.tile for body in group]
+            found.append(self._low(embeddings, group, (1, 2, 3) if many else (0,)))
+        back = torch.tensor(order, device=self.device).argsort()
+        return tuple(torch.cat(parts)[back] for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
     def _bodies(self, tile: int, prompts: Prompts) -> list[_Body]:
         """What to decode for one tile: with the dense mask its bodies are one question, else one each."""
@@ -114,16 +149,21 @@ class TinyModel:
 
     def _decode_group(self, features: Features, group: Sequence[_Body]) -> Tensor:
         """Logits float32 (n, tile_px, tile_px) of n bodies of one kind."""
+        low, _ = self._low(features, group)
+        size = (self.tile_px, self.tile_px)
+        return F.interpolate(low, size, mode="bilinear", align_corners=False)[:, 0]
+
+    def _low(self, features: Features, group: Sequence[_Body], masks: Sequence[int] = (0,)) -> tuple[Tensor, Tensor]:
+        """Logits float32 (n, M, tile_px/4, tile_px/4) and predicted IoUs (n, M) of n bodies of one kind."""
         tiles = [body.tile for body in group]
         if tiles != list(range(len(features.embedding))):
             features = features.take(torch.tensor(tiles, device=self.device))
         points, labels = self._tokens(group)
-        masks = [body.mask for body in group if body.mask is not None]
-        dense = self._dense(masks) if masks else None
+        given = [body.mask for body in group if body.mask is not None]
+        dense = self._dense(given) if given else None
         with autocast(self.device, self.dtype):
-            logits, _ = self.network.decode(features, points, labels, mask=dense)
-        size = (self.tile_px, self.tile_px)
-        return F.interpolate(logits.float(), size, mode="bilinear", align_corners=False)[:, 0]
+            logits, iou = self.network.decode(features, points, labels, mask=dense, masks=masks)
+        return logits.float(), iou.float()
 
     def _tokens(self, group: Sequence[_Body]) -> tuple[Tensor, Tensor]:
         room = self._room(group[0])
@@ -157,6 +197,7 @@ def _config(file: Path) -> TinySamConfig:
     try:
         values = json.loads(read_metadata(file).get("config", ""))
         known = {field.name for field in fields(TinySamConfig)}
+        values = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
         return TinySamConfig(**{key: value for key, value in values.items() if key in known})
     except (ValueError, TypeError, AttributeError):
         raise ModelError(

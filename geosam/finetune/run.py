@@ -1,0 +1,91 @@
+"""One call from labelled data and a model's name to tuned weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from geosam.datasets import DataOptions, LabelledData, open_labelled
+from geosam.errors import DatasetError, OutputError
+from geosam.finetune.options import TuneOptions
+from geosam.finetune.ranks import Ranks
+from geosam.finetune.tune import Tuned, Tuner
+from geosam.models import load_model
+from geosam.options import ModelOptions
+
+StageProgress = Callable[[str, int, int], None]
+
+
+def finetune(
+    dataset: str | Path,
+    model: str | ModelOptions = "river-tiny",
+    out: str | Path = "runs/tuned",
+    options: TuneOptions | None = None,
+    *,
+    data: DataOptions | None = None,
+    cache: str | Path | None = None,
+    resume: bool = False,
+    overwrite: bool = False,
+    progress: StageProgress | None = None,
+) -> Tuned:
+    """Tune a model on labelled tiles.
+
+    Args:
+        dataset: Hub id, or a folder or file of labelled tiles; see :func:`geosam.datasets.open_labelled`.
+        model: A name of the registry, a hub id or a folder; or options that name it and its device.
+        out: Receives ``best``, ``last``, ``log.jsonl``, ``validation.png`` and ``state.pt``.
+        options: How to tune.
+        data: How to read the data set.
+        cache: Where tiles are kept once encoded; None: ``out/tiles``. Runs on the same data may share it.
+        resume: Go on from ``state.pt``.
+        overwrite: Replace an earlier run in ``out``.
+        progress: Called with a stage, what is done of it, and how much it is.
+
+    Returns:
+        The scores before and after, and where the weights are.
+
+    Raises:
+        DatasetError: The data cannot be used.
+        ModelError: The model cannot be loaded.
+        OutputError: ``out`` holds a run already, or cannot be written.
+        RunError: The loss stopped being a number, or memory is too small for one tile.
+    """
+    options = TuneOptions() if options is None else options
+    out = Path(out)
+    _check_out(out, resume, overwrite)
+    labelled = open_labelled(dataset, data)
+    _check_splits(labelled)
+    settings = ModelOptions(name=model) if isinstance(model, str) else model
+    ranks = Ranks.join(settings.device)
+    loaded = load_model(settings.model_copy(update={"device": ranks.device.split(":")[0]}))
+    base = str(Path(settings.name).resolve()) if Path(settings.name).exists() else settings.name
+    if ranks.rank == 0:
+        _make(out, resume)
+    ranks.wait()
+    tuner = Tuner(labelled, loaded, base, options, out, ranks, Path(cache) if cache else out / "tiles")
+    tuner.notes += list(labelled.warnings)
+    return tuner.run(resume=resume, progress=progress or (lambda stage, done, total: None))
+
+
+def _check_out(out: Path, resume: bool, overwrite: bool) -> None:
+    if not out.parent.is_dir():
+        raise OutputError(f"the folder {out.parent} does not exist. Make it, or choose another --out.")
+    if out.is_file():
+        raise OutputError(f"{out} is a file. Give --out a folder.")
+    if (out / "state.pt").exists() and not (resume or overwrite):
+        raise OutputError(f"{out} holds a run already. Give --resume to go on, --overwrite to begin again.")
+
+
+def _check_splits(data: LabelledData) -> None:
+    for split in ("train", "validation"):
+        if not data.splits.get(split):
+            raise DatasetError(
+                f"the data have no {split} images ({data.describe()}). Give more images, or another split."
+            )
+
+
+def _make(out: Path, resume: bool) -> None:
+    out.mkdir(exist_ok=True)
+    if not resume:
+        for name in ("log.jsonl", "state.pt"):
+            (out / name).unlink(missing_ok=True)

@@ -1,0 +1,261 @@
+"""Tiles as training reads them: cut, encoded once and kept on disk in half precision.
+
+The frozen encoder is nine tenths of the work. It runs once a tile (and once a view, where views
+are turned and mirrored), so that an epoch costs the decoder alone. Where the encoder learns too,
+the pixels are kept instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from geosam.coarse import guess_water
+from geosam.datasets import LabelledData, Tile, UnreadableError
+from geosam.errors import DatasetError, OutputError
+from geosam.finetune.questions import turned
+from geosam.finetune.ranks import Ranks
+
+UInt8 = NDArray[np.uint8]
+Progress = Callable[[int, int], None]
+
+VERSION = 1
+"""Of the layout on disk and of the way tiles are cut: a new one makes old caches be built again."""
+_SPARE_BYTES = 200 * 2**20
+_MOST_BAD = 0.05
+
+
+@dataclass(frozen=True)
+class Chip:
+    """One tile of the model's size, cut from a labelled image.
+
+    Attributes:
+        tile: Number of the image in its split.
+        split: "train", "validation" or "test".
+        row, col: Its upper left corner in the image, pixels.
+    """
+
+    tile: int
+    split: str
+    row: int
+    col: int
+
+
+def corners(length: int, side: int) -> list[int]:
+    """Where tiles of a side begin along an axis: end to end, the last one flush with the end."""
+    count = max(-(-length // side), 1)
+    return [min(n * side, max(length - side, 0)) for n in range(count)]
+
+
+def cut(image: UInt8, label: UInt8, row: int, col: int, side: int) -> tuple[UInt8, UInt8]:
+    """One chip, image (3, side, side) and label (side, side); beyond the image it is mirrored and not known."""
+    picture, truth = image[row : row + side, col : col + side], label[row : row + side, col : col + side]
+    missing = ((0, side - truth.shape[0]), (0, side - truth.shape[1]))
+    if missing != ((0, 0), (0, 0)):  # As prediction fills up a scene smaller than a tile.
+        picture = np.pad(picture, (*missing, (0, 0)), mode="symmetric")
+        truth = np.pad(truth, missing, constant_values=128)
+    return np.ascontiguousarray(picture.transpose(2, 0, 1)), np.ascontiguousarray(truth)
+
+
+class Store:
+    """Chips on disk: what the model makes of them, their labels, their coarse masks.
+
+    Attributes:
+        chips: What is kept, in the order of the arrays.
+        arrays: Named arrays (chips, views, ...), memory-mapped: float16 embeddings, or uint8 ``pixels``.
+        labels: uint8 (chips, S, S).
+        reused: Whether it was there already.
+        notes: Why it had to be made again, and the images that were left out.
+    """
+
+    def __init__(self, folder: Path, chips: Sequence[Chip], views: int, reused: bool, notes: Sequence[str]) -> None:
+        self.folder, self.chips, self.views, self.reused, self.notes = folder, tuple(chips), views, reused, list(notes)
+        names = sorted(path.stem for path in folder.glob("*.npy"))
+        loaded = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+        self.labels: NDArray[np.uint8] = loaded.pop("labels")
+        self._guesses: NDArray[np.uint8] = loaded.pop("guesses")
+        self.arrays: dict[str, NDArray[Any]] = loaded
+
+    def of_split(self, split: str) -> list[int]:
+        """Numbers of the chips of a split."""
+        return [n for n, chip in enumerate(self.chips) if chip.split == split]
+
+    def guess(self, n: int) -> NDArray[np.bool_]:
+        """The coarse mask of a chip, bool (S, S)."""
+        side = self.labels.shape[1]
+        return np.unpackbits(self._guesses[n], count=side * side).reshape(side, side).astype(bool)
+
+    def tensors(self, numbers: Sequence[int], views: Sequence[int]) -> dict[str, Tensor]:
+        """The arrays of some chips, each seen in its own view, (len(numbers), ...)."""
+        if "pixels" in self.arrays:
+            pixels = [turned(self.arrays["pixels"][n, 0], view) for n, view in zip(numbers, views, strict=True)]
+            return {"pixels": torch.from_numpy(np.stack(pixels))}
+        picked = {
+            name: np.stack([kept[n, view] for n, view in zip(numbers, views, strict=True)])
+            for name, kept in self.arrays.items()
+        }
+        return {name: torch.from_numpy(values) for name, values in picked.items()}
+
+
+def open_store(
+    data: LabelledData,
+    model: Any,
+    folder: Path,
+    *,
+    views: int,
+    pixels: bool,
+    ranks: Ranks,
+    batch: int = 4,
+    progress: Progress | None = None,
+) -> Store:
+    """Find the chips of a data set on disk, or make them.
+
+    Args:
+        data: Labelled tiles.
+        model: An adapter that embeds, packs and unpacks.
+        folder: Where they are kept; made if missing.
+        views: 1, 2, 4 or 8 views of each chip.
+        pixels: Keep the pixels, for an encoder that learns, instead of embeddings.
+        ranks: The processes that share the work.
+        batch: Tiles encoded at once.
+        progress: Called with chips done and chips in all.
+
+    Raises:
+        DatasetError: More than one image in twenty cannot be read, or there is nothing to learn from.
+        OutputError: The disk has no room for it.
+    """
+    signature = _signature(data, model, views, pixels)
+    kept = _kept(folder / "signature.json")
+    if kept.get("signature") == signature:
+        return Store(folder, [Chip(**chip) for chip in kept["chips"]], views, True, kept["bad"])
+    note = f"the cache in {folder} is of other data, another model or other views: made again" if kept else ""
+    builder = _Builder(data, model, folder, 1 if pixels else views, pixels, ranks)
+    ranks.wait()  # Nobody writes before everybody has looked.
+    builder.build(batch, progress or (lambda done, total: None))
+    if ranks.rank == 0:
+        kept = {"signature": signature, "chips": [vars(chip) for chip in builder.chips], "bad": builder.bad}
+        _write_json(folder / "signature.json", kept)
+    ranks.wait()
+    return Store(folder, builder.chips, views, False, [*([note] if note else []), *builder.bad])
+
+
+class _Builder:
+    """Cuts and encodes, each process its share."""
+
+    def __init__(self, data: LabelledData, model: Any, folder: Path, views: int, pixels: bool, ranks: Ranks) -> None:
+        self.data, self.model, self.folder, self.views, self.pixels, self.ranks = (
+            data, model, folder, views, pixels, ranks)  # fmt: skip
+        self.side = int(model.tile_px)
+        self.chips = self._chips()
+
+    def _chips(self) -> list[Chip]:
+        """Every chip of every image that can be read."""
+        chips, bad, count = [], [], 0
+        for split, tiles in self.data.splits.items():
+            for number, tile in enumerate(tiles):
+                count += 1
+                try:
+                    image, _ = tile.read()
+                except UnreadableError as error:  # A wrong label is no accident, and raises.
+                    bad.append(str(error))
+                    continue
+                height, width = image.shape[:2]
+                starts = [(r, c) for r in corners(height, self.side) for c in corners(width, self.side)]
+                chips += [Chip(number, split, row, col) for row, col in starts]
+        if len(bad) > _MOST_BAD * count:
+            raise DatasetError(f"{len(bad)} of {count} images cannot be used, more than 5 %. The first: {bad[0]}")
+        self.bad = [f"skipped: {fault}" for fault in bad]
+        if not any(chip.split == "train" for chip in chips):
+            raise DatasetError("the data have no image to train on. Give a data set with a split named train.")
+        return chips
+
+    def build(self, batch: int, progress: Progress) -> None:
+        """Write all arrays."""
+        if self.ranks.rank == 0:
+            self._make_room()
+        self.ranks.wait()
+        files = {path.stem: np.load(path, mmap_mode="r+") for path in self.folder.glob("*.npy")}
+        mine = range(self.ranks.rank, len(self.chips), self.ranks.world)
+        for start in range(0, len(mine), batch):
+            numbers = list(mine[start : start + batch])
+            self._write(files, numbers)
+            progress(min(start + batch, len(mine)), len(mine))
+        for array in files.values():
+            array.flush()
+
+    def _make_room(self) -> None:
+        """Make the empty files, after asking the disk."""
+        shapes = self._shapes()
+        need = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for old in (*self.folder.glob("*.npy"), self.folder / "signature.json"):
+            old.unlink(missing_ok=True)
+        free = shutil.disk_usage(self.folder).free
+        if need + _SPARE_BYTES > free:
+            raise OutputError(
+                f"the cache in {self.folder} needs {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
+                "Give --cache a folder on a larger disk, or fewer --views."
+            )
+        for name, (shape, kind) in shapes.items():
+            np.lib.format.open_memmap(self.folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+
+    def _shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
+        count, side = len(self.chips), self.side
+        shapes: dict[str, tuple[tuple[int, ...], str]] = {
+            "labels": ((count, side, side), "uint8"),
+            "guesses": ((count, -(-side * side // 8)), "uint8"),
+        }
+        if self.pixels:
+            return {**shapes, "pixels": ((count, 1, 3, side, side), "uint8")}
+        one = self.model.pack(self.model.embed(torch.zeros((1, 3, side, side), dtype=torch.uint8)))
+        return {**shapes, **{k: ((count, self.views, *v.shape[1:]), "float16") for k, v in one.items()}}
+
+    def _write(self, files: dict[str, NDArray[Any]], numbers: Sequence[int]) -> None:
+        images = []
+        for n in numbers:
+            chip = self.chips[n]
+            image, label = cut(*self._tile(chip).read(), chip.row, chip.col, self.side)
+            files["labels"][n] = label
+            guess = guess_water(image.transpose(1, 2, 0), np.ones(label.shape, bool))
+            files["guesses"][n] = np.packbits(guess)
+            images.append(image)
+        stack = np.stack(images)
+        if self.pixels:
+            files["pixels"][numbers, 0] = stack
+            return
+        for view in range(self.views):
+            packed = self.model.pack(self.model.embed(torch.from_numpy(turned(stack, view))))
+            for name, values in packed.items():
+                files[name][numbers, view] = values.to(torch.float16).cpu().numpy()
+
+    def _tile(self, chip: Chip) -> Tile:
+        return self.data.splits[chip.split][chip.tile]
+
+
+def _signature(data: LabelledData, model: Any, views: int, pixels: bool) -> str:
+    parts = [VERSION, data.signature, model.sha256, model.tile_px, str(model.dtype), 1 if pixels else views, pixels]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _kept(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _write_json(path: Path, values: dict[str, Any]) -> None:
+    part = path.with_suffix(".part")
+    part.write_text(json.dumps(values), encoding="utf-8")
+    part.replace(path)

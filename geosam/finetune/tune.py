@@ -1,0 +1,349 @@
+"""Tuning a model that exists: to be read from top to bottom."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from geosam.datasets import LabelledData
+from geosam.errors import RunError
+from geosam.finetune.losses import iou_head, mask_loss
+from geosam.finetune.options import TuneOptions
+from geosam.finetune.questions import ask_about, draw_way, turned
+from geosam.finetune.ranks import Ranks
+from geosam.finetune.scoring import embeddings_of, masks, score
+from geosam.finetune.sheet import spread, write_sheet
+from geosam.finetune.store import Store, open_store
+from geosam.finetune.tuned import choose_weights, learned_state, load_state, merged, save_state, save_tuned
+from geosam.prompts import Prompts
+
+StageProgress = Callable[[str, int, int], None]
+
+_STATE = ("average", "epoch", "best", "best_epoch", "best_weights", "stale", "before", "after")
+"""What a run knows besides weights and optimizer."""
+
+
+@dataclass
+class Tuned:
+    """What a tuning run came to.
+
+    Attributes:
+        folder: Give it to ``--model``.
+        before, after: Mean IoU by row on the validation tiles, of the untouched model and of the best epoch.
+        test_before, test_after: The same on the test split; empty if the data have none.
+        best_epoch: From 1; 0 if no epoch was better than the untouched model.
+        epochs: How many were run.
+        notes: What a person should know.
+    """
+
+    folder: Path
+    before: dict[str, float]
+    after: dict[str, float]
+    best_epoch: int
+    epochs: int
+    seconds: float
+    test_before: dict[str, float] = field(default_factory=dict)
+    test_after: dict[str, float] = field(default_factory=dict)
+    notes: list[str] = field(default_factory=list)
+
+    speaks: bool = True
+    """Whether this process, of several, is the one that reports."""
+
+    def report(self) -> list[str]:
+        """Lines for a person: both models' scores, and what went otherwise than expected."""
+        lines = [f"note: {note}" for note in self.notes]
+        for split, before, after in (
+            ("validation", self.before, self.after),
+            ("test", self.test_before, self.test_after),
+        ):
+            lines += [_line(split, row, before[row], after[row]) for row in before if row in after and row != "coarse"]
+        lines.append(f"{self.folder}: best of {self.epochs} epochs was {self.best_epoch}; {self.seconds:.0f} s in all")
+        if self.worse:
+            lines.append(
+                "note: the tuned model is worse than the untouched one on the validation tiles; keep the old one"
+            )
+        return lines
+
+    @property
+    def worse(self) -> bool:
+        """Whether the tuned model scores below the untouched one."""
+        return chosen_by(self.after) < chosen_by(self.before)
+
+
+def chosen_by(rows: dict[str, float]) -> float:
+    """The figure that chooses an epoch: the mean of automatic and oracle prompts."""
+    return (rows["auto"] + rows["oracle"]) / 2
+
+
+def _line(split: str, row: str, before: float, after: float) -> str:
+    return f"{split}  {row:<7} mean IoU {before:.3f} untouched, {after:.3f} tuned ({after - before:+.3f})"
+
+
+class Tuner:
+    """One run: its model, data and state."""
+
+    def __init__(
+        self, data: LabelledData, model: Any, base: str, options: TuneOptions, out: Path, ranks: Ranks, cache: Path
+    ) -> None:
+        self.data, self.model, self.base, self.options, self.out, self.ranks = data, model, base, options, out, ranks
+        self.base_sha256 = str(model.sha256)
+        self.cache = cache
+        self.micro = options.batch
+        self.epoch, self.best, self.best_epoch, self.stale = 0, -math.inf, 0, 0
+        self.before: dict[str, float] = {}
+        self.after: dict[str, float] = {}
+        self.best_weights: dict[str, Tensor] = {}
+        self.notes: list[str] = []
+
+    def run(self, *, resume: bool, progress: StageProgress) -> Tuned:
+        """All epochs, from the first or from where an earlier run was cut off."""
+        begun = time.monotonic()
+        self._open(progress)
+        if resume and (self.out / "state.pt").exists():
+            self._resume()
+        self.train_numbers = self.store.of_split("train")
+        self.checked = self.store.of_split("validation")
+        if not self.before:
+            self.before = self.after = self._score(self.checked, progress)
+        while self.epoch < self.options.epochs and self.stale < self.options.patience:
+            self._one_epoch(progress)
+        tuned = Tuned(self.out / "best", self.before, self.after, self.best_epoch, self.epoch, time.monotonic() - begun)
+        tuned.notes, tuned.speaks = self.notes, self.ranks.rank == 0
+        self._finish(tuned, progress)
+        return tuned
+
+    def _open(self, progress: StageProgress) -> None:
+        """Chips and weights, ready to learn."""
+        pixels = self.options.train in ("lora", "all")
+        self.store: Store = open_store(
+            self.data, self.model, self.cache, views=self.options.views, pixels=pixels, ranks=self.ranks,
+            progress=lambda done, total: progress("tiles encoded" if not pixels else "tiles cut", done, total),
+        )  # fmt: skip
+        self.notes += self.store.notes
+        choose_weights(self.model.module, self.options.train, self.options.lora_rank)
+        more = {"none": self.options.learn_none, "mask": self.options.learn_dense}
+        self.model.understands = frozenset({*self.model.understands, *(kind for kind, yes in more.items() if yes)})
+        self.untouched = deepcopy(learned_state(self.model.module))
+        self.average = deepcopy(self.untouched) if self.options.ema else None
+        wanted = [weight for weight in self.model.module.parameters() if weight.requires_grad]
+        self.optimizer = torch.optim.AdamW(
+            wanted, lr=self.options.learning_rate, weight_decay=self.options.weight_decay
+        )
+
+    def _one_epoch(self, progress: StageProgress) -> None:
+        begun, figures = time.monotonic(), []
+        steps = self.steps_an_epoch
+        for step in range(steps):
+            figures.append(self._step(step))
+            progress(f"epoch {self.epoch + 1}", step + 1, steps)
+        self.epoch += 1
+        with self._averaged():
+            rows = self._score(self.checked, progress)
+            better = chosen_by(rows) > self.best
+            if better:
+                self.best, self.best_epoch, self.stale, self.after = chosen_by(rows), self.epoch, 0, rows
+                self.best_weights = deepcopy(learned_state(self.model.module))
+                self._save("best", rows)
+            else:
+                self.stale += 1
+            self._save("last", rows)
+        means = {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
+        self._log({**means, "seconds": time.monotonic() - begun, "rows": rows})
+        self._keep_state()
+
+    @property
+    def steps_an_epoch(self) -> int:
+        """Batches that an epoch is made of."""
+        return -(-len(self.train_numbers) // self.options.batch)
+
+    def _step(self, step: int) -> dict[str, float]:
+        """One update on one batch, shared by the processes."""
+        o = self.options
+        order = np.random.default_rng([o.seed, self.epoch]).permutation(self.train_numbers)
+        batch = [int(n) for n in order[step * o.batch : (step + 1) * o.batch]]
+        mine = batch[self.ranks.rank :: self.ranks.world]
+        rate = self._set_rate(self.epoch * self.steps_an_epoch + step)
+        sums = self._gradients(mine, step, len(batch))
+        self.ranks.sum_gradients(self.model.module)
+        sums = self.ranks.sum(sums)
+        if not torch.isfinite(sums).all():
+            raise RunError(
+                f"the loss is not a number in epoch {self.epoch + 1}. The best weights so far are kept in "
+                f"{self.out / 'best'}; give a smaller --learning-rate."
+            )
+        wanted = [weight for weight in self.model.module.parameters() if weight.requires_grad]
+        nn.utils.clip_grad_norm_(wanted, o.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        self._update_average()
+        names = ("loss", "mask", "iou_head")
+        return {**dict(zip(names, (sums / len(batch)).tolist(), strict=True)), "rate": rate}
+
+    def _gradients(self, numbers: Sequence[int], step: int, whole: int) -> Tensor:
+        """Gradients of some chips, added up over parts that fit into memory; the sums of the figures."""
+        while True:
+            try:
+                sums = torch.zeros(3, device=self.model.device)
+                for start in range(0, len(numbers), self.micro):
+                    parts = self._loss(numbers[start : start + self.micro], step)
+                    (parts[0].sum() / whole).backward()  # type: ignore[no-untyped-call]
+                    sums += torch.stack([part.detach().sum() for part in parts])
+                return sums
+            except torch.OutOfMemoryError:
+                if self.micro == 1:
+                    raise RunError("memory is too small for one tile. Give a smaller model, or --device cpu.") from None
+                self.micro = max(self.micro // 2, 1)
+                self.optimizer.zero_grad(set_to_none=True)
+                torch.cuda.empty_cache()
+                self.notes.append(f"out of memory: went on with {self.micro} tiles at once, the batch being the same")
+
+    def _loss(self, numbers: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Loss, its mask part and its IoU part for every chip, each float (n,)."""
+        o = self.options
+        way = draw_way(o, self.model.understands, np.random.default_rng([o.seed, self.epoch, step]))
+        prompts: list[Prompts] = []
+        targets, views = [], []
+        for number in numbers:
+            rng = np.random.default_rng([o.seed, self.epoch, 1_000_000 + number])
+            view = int(rng.integers(o.views))
+            label, guess = (turned(part, view) for part in (self.store.labels[number], self.store.guess(number)))
+            asked, target = ask_about(label, guess, way, o.jitter_px, rng)  # type: ignore[arg-type]
+            prompts.append(asked)
+            targets.append(target)
+            views.append(view)
+        embeddings = embeddings_of(self.model, self.store.tensors(numbers, views))
+        truth = torch.from_numpy(np.stack(targets))[:, None].to(self.model.device)
+        return self._of_masks(embeddings, prompts, (truth == 255).float(), (truth != 128).float())
+
+    def _of_masks(
+        self, embeddings: Any, prompts: list[Prompts], target: Tensor, known: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        kinds = (False, True) if self.options.multimask else (False,)
+        masks = torch.zeros(len(prompts), device=target.device)
+        heads = torch.zeros_like(masks)
+        for many in kinds:
+            low, predicted = self.model.ask(embeddings, prompts, many=many)
+            size = (target.shape[-2], target.shape[-1])
+            logits = F.interpolate(low, size, mode="bilinear", align_corners=False)
+            each = torch.stack(
+                [mask_loss(self.options.loss, logits[:, m : m + 1], target, known) for m in range(low.shape[1])], dim=1
+            )
+            best = each.argmin(dim=1, keepdim=True)
+            masks = masks + each.gather(1, best)[:, 0]
+            chosen = logits.gather(1, best[..., None, None].expand(-1, 1, *size))
+            heads = heads + iou_head(predicted.gather(1, best), chosen, target, known)
+        return masks + self.options.iou_weight * heads, masks, heads
+
+    def _set_rate(self, step: int) -> float:
+        """Linear warm-up, then a cosine to a hundredth, or a constant."""
+        o, steps = self.options, self.options.epochs * self.steps_an_epoch
+        rise = max(o.warmup * steps, 1)
+        fall = 1.0 if o.constant else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
+        rate = o.learning_rate * fall * min(1.0, (step + 1) / rise)
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        return rate
+
+    # Moving average ---------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def _update_average(self) -> None:
+        if self.average is not None:
+            for name, value in learned_state(self.model.module).items():
+                self.average[name].lerp_(value, 1 - self.options.ema)
+
+    def _averaged(self) -> _Swapped:
+        """While this lasts the model has the averaged weights, if there are any."""
+        return _Swapped(self.model.module, self.average)
+
+    # What is written --------------------------------------------------------------------------------------------------
+
+    def _score(self, numbers: Sequence[int], progress: StageProgress) -> dict[str, float]:
+        rows = score(
+            self.model, self.store, numbers, self.ranks, progress=lambda done, total: progress("scored", done, total)
+        )
+        return rows or {"auto": 0.0, "oracle": 0.0}
+
+    def _save(self, name: str, rows: dict[str, float]) -> None:
+        if self.ranks.rank > 0:
+            return
+        notes = {
+            "base": self.base, "base_sha256": self.base_sha256, "threshold": self.model.threshold,
+            "understands": sorted(self.model.understands), "options": self.options.model_dump(mode="json"),
+            "data": {"signature": self.data.signature, "what": self.data.describe()},
+            "epoch": self.epoch, "validation": rows, "validation_of_base": self.before,
+        }  # fmt: skip
+        save_tuned(self.out / name, merged(self.model.module, learned_state(self.model.module)), notes)
+
+    def _log(self, row: dict[str, Any]) -> None:
+        if self.ranks.rank == 0:
+            with (self.out / "log.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps({"epoch": self.epoch, **row}) + "\n")
+
+    def _keep_state(self) -> None:
+        if self.ranks.rank == 0:
+            kept = {name: getattr(self, name) for name in _STATE}
+            weights = learned_state(self.model.module)
+            state = {
+                **kept,
+                "signature": self._signature(),
+                "weights": weights,
+                "optimizer": self.optimizer.state_dict(),
+            }
+            save_state(self.out / "state.pt", state)
+        self.ranks.wait()
+
+    def _signature(self) -> str:
+        """What must be the same for a run to go on."""
+        return json.dumps([self.data.signature, self.base_sha256, self.options.model_dump(mode="json")])
+
+    def _resume(self) -> None:
+        state = load_state(self.out / "state.pt")
+        if state["signature"] != self._signature():
+            raise RunError(
+                f"{self.out} is of a run with other data, options or base model, so it cannot go on. "
+                "Give the same options as before, or another --out."
+            )
+        self.model.module.load_state_dict(state["weights"], strict=False)
+        self.optimizer.load_state_dict(state["optimizer"])
+        for name in _STATE:
+            setattr(self, name, state[name])
+
+    def _finish(self, tuned: Tuned, progress: StageProgress) -> None:
+        """Scores on the test split, which chose nothing, and the contact sheet."""
+        test, shown = self.store.of_split("test"), spread(self.checked)
+        with _Swapped(self.model.module, self.untouched):
+            tuned.test_before = self._score(test, progress) if test else {}
+            before = masks(self.model, self.store, shown)["auto"]
+        with _Swapped(self.model.module, self.best_weights):
+            tuned.test_after = self._score(test, progress) if test else {}
+            after = masks(self.model, self.store, shown)["auto"]
+        if self.ranks.rank == 0:
+            write_sheet(self.out / "validation.png", self.data, self.store, shown, before, after)
+
+
+class _Swapped:
+    """Other weights for a while."""
+
+    def __init__(self, module: nn.Module, weights: dict[str, Tensor] | None) -> None:
+        self.module, self.weights = module, weights
+
+    def __enter__(self) -> None:
+        if self.weights is not None:
+            self.own = deepcopy(learned_state(self.module))
+            self.module.load_state_dict(self.weights, strict=False)
+
+    def __exit__(self, *_: object) -> None:
+        if self.weights is not None:
+            self.module.load_state_dict(self.own, strict=False)

@@ -1,0 +1,112 @@
+"""Checkpoints of a tuning run: a small file beside its base model, or a whole model."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from geosam.errors import OutputError
+from geosam.models.checkpoint import TUNED_FILE, TUNED_NOTES
+
+PARTS = {"decoder": ("mask_decoder.",), "decoder+prompt": ("mask_decoder.", "prompt_encoder.")}
+"""What learns by itself, by the names that SAM's parts have in every family."""
+
+
+def choose_weights(module: nn.Module, train: str, rank: int) -> None:
+    """Let learn what is to learn, and nothing else; for LoRA, put adapters into the encoder first.
+
+    Raises:
+        OptionsError: peft is not installed.
+    """
+    module.requires_grad_(False)
+    if train == "lora":
+        add_lora(module, rank)
+    for name, weight in module.named_parameters():
+        own = name.startswith(PARTS.get(train, ("mask_decoder.",))) or train == "all" or "lora_" in name
+        weight.requires_grad_(own and weight.is_floating_point())
+
+
+def add_lora(module: nn.Module, rank: int) -> None:
+    """Low-rank adapters (Hu et al. 2021) on the encoder's attention, or on its convolutions where it has none."""
+    from geosam.errors import OptionsError
+
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise OptionsError(
+            "--train lora needs peft, which is not installed. Install it with: pip install 'geosam-rivers[train]'"
+        ) from None
+    encoder = encoder_of(module)
+    names = [name for name, part in encoder.named_modules() if name.endswith(".attn.qkv")]
+    names = names or [name for name, part in encoder.named_modules() if _is_plain_convolution(part)]
+    inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), encoder)
+
+
+def _is_plain_convolution(part: nn.Module) -> bool:
+    return isinstance(part, nn.Conv2d) and part.groups == 1 and part.kernel_size[0] > 1
+
+
+def encoder_of(module: nn.Module) -> nn.Module:
+    """The image encoder, by either family's name."""
+    found: nn.Module = getattr(module, "vision_encoder", None) or module.get_submodule("image_encoder")
+    return found
+
+
+def merged(module: nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Learned weights under the names of the untouched model, adapters folded into what they adapt."""
+    found: dict[str, Tensor] = {}
+    adapted = {name for name, part in module.named_modules() if hasattr(part, "get_delta_weight")}
+    for name in adapted:
+        layer: Any = module.get_submodule(name)
+        found[f"{name}.weight"] = (layer.base_layer.weight + layer.get_delta_weight("default")).detach()
+    plain = {name: value for name, value in learned.items() if ".lora_" not in name}
+    return {**{name.replace(".base_layer", ""): value for name, value in plain.items()}, **found}
+
+
+def learned_state(module: nn.Module) -> dict[str, Tensor]:
+    """The weights that learn, and the running statistics of norms where everything learns, by name."""
+    wanted = {name for name, weight in module.named_parameters() if weight.requires_grad}
+    return {name: value.detach() for name, value in module.state_dict(keep_vars=True).items() if name in wanted}
+
+
+def save_tuned(folder: Path, weights: Mapping[str, Tensor], notes: Mapping[str, Any]) -> Path:
+    """Write a checkpoint that loads on its base model: ``geosam segment --model FOLDER``.
+
+    Args:
+        folder: Made if missing; its files appear whole or not at all.
+        weights: Learned weights, by the names of the base model.
+        notes: base, base_sha256, threshold, understands, options, metrics, data.
+
+    Raises:
+        OutputError: They cannot be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{TUNED_FILE}.part"
+        save_file({name: value.contiguous().float().cpu() for name, value in weights.items()}, part)
+        part.replace(folder / TUNED_FILE)
+        part = folder / f"{TUNED_NOTES}.part"
+        part.write_text(json.dumps(notes, indent=1), encoding="utf-8")
+        part.replace(folder / TUNED_NOTES)
+    except OSError as error:
+        raise OutputError(f"{folder} cannot be written ({error}). Free space or choose another --out.") from None
+    return folder
+
+
+def save_state(path: Path, state: dict[str, Any]) -> None:
+    """Write what a run needs to go on: whole or not at all."""
+    part = path.with_suffix(".part")
+    torch.save(state, part)
+    part.replace(path)
+
+
+def load_state(path: Path) -> dict[str, Any]:
+    """Read it again, as tensors and plain values only."""
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    return state

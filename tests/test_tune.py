@@ -1,0 +1,411 @@
+"""Tuning: the cache, questions, losses, the loop and its checkpoints, on tiny random models."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torchvision.ops import sigmoid_focal_loss
+
+from geosam.cli import main
+from geosam.datasets import open_labelled
+from geosam.errors import DatasetError, ModelError, OptionsError, OutputError, RunError
+from geosam.finetune import TuneOptions, finetune
+from geosam.finetune import store as store_room
+from geosam.finetune.losses import boundary, focal, mask_loss
+from geosam.finetune.questions import Way, ask_about, draw_way, turned
+from geosam.finetune.ranks import Ranks
+from geosam.finetune.store import corners, cut, open_store
+from geosam.models import load_model
+from geosam.options import ModelOptions
+
+FAST = {"epochs": 2, "batch": 4, "learning_rate": 1e-3}
+
+
+def pond(n: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
+    """A dark blue disc on speckled green ground, and its label."""
+    rng = np.random.default_rng(n)
+    y, x = np.mgrid[:side, :side]
+    water = (x - rng.uniform(16, 48)) ** 2 + (y - rng.uniform(16, 48)) ** 2 < rng.uniform(9, 15) ** 2
+    image = rng.integers(90, 150, (side, side, 3)).astype(np.uint8)
+    image[..., 1] += 40
+    image[water] = (30, 50, 90)
+    return image, np.where(water, 255, 0).astype(np.uint8)
+
+
+@pytest.fixture(scope="module")
+def tiles(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("ponds")
+    for split, count in (("train", 8), ("validation", 4), ("test", 3)):
+        for kind in ("images", "masks"):
+            (folder / split / kind).mkdir(parents=True)
+        for n in range(count):
+            image, label = pond(n + 100 * len(split))
+            Image.fromarray(image).save(folder / split / "images" / f"{split}{n}.png")
+            Image.fromarray(label).save(folder / split / "masks" / f"{split}{n}.png")
+    return folder
+
+
+@pytest.fixture(scope="module", params=["tiny", "sam"])
+def base(request, tiny_weights, tiny_sam_folder):
+    return str(tiny_weights if request.param == "tiny" else tiny_sam_folder)
+
+
+def run(tiles, base, out, **options):
+    settings = ModelOptions(name=base, device="cpu", dtype="float32")
+    return finetune(tiles, settings, out, TuneOptions.of({**FAST, **options}))
+
+
+# The whole -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_tuned_decoder_is_better_and_loads_on_its_base(tiles, base, tmp_path):
+    epochs = 12 if "tiny.safetensors" in base else 60  # A random SAM of a few thousand weights is slow to learn.
+    tuned = run(tiles, base, tmp_path / "run", epochs=epochs, learning_rate=3e-3, patience=99, none=0, dense=0)
+    assert tuned.after["oracle"] > tuned.before["oracle"] + 0.05
+    assert set(tuned.test_after) == set(tuned.before)
+    names = {path.name for path in (tmp_path / "run").iterdir()}
+    assert {"best", "last", "log.jsonl", "state.pt", "validation.png", "tiles"} <= names
+    model = load_model(ModelOptions(name=str(tuned.folder), device="cpu", dtype="float32"))
+    from geosam.finetune.scoring import score
+
+    data = open_labelled(tiles)
+    store = open_store(data, load_model(ModelOptions(name=base, device="cpu", dtype="float32")),
+                       tmp_path / "run" / "tiles", views=1, pixels=False, ranks=Ranks())  # fmt: skip
+    assert store.reused
+    again = score(model, store, store.of_split("validation"), Ranks())
+    assert again == pytest.approx(tuned.after, abs=1e-6)
+
+
+def test_only_the_decoder_is_in_the_file_and_the_rest_is_untouched(tiles, base, tmp_path):
+    from safetensors.torch import load_file
+
+    tuned = run(tiles, base, tmp_path / "run", epochs=1)
+    names = set(load_file(tuned.folder / "tuned.safetensors"))
+    assert names
+    assert all(name.startswith("mask_decoder.") for name in names)
+
+
+@pytest.mark.parametrize("train", ["decoder+prompt", "lora", "all"])
+def test_more_than_the_decoder_can_learn(tiles, base, tmp_path, train):
+    before = load_model(ModelOptions(name=base, device="cpu", dtype="float32")).module.state_dict()
+    tuned = run(tiles, base, tmp_path / "run", epochs=1, train=train, boxes=0.5)
+    after = load_model(ModelOptions(name=str(tuned.folder), device="cpu", dtype="float32")).module.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    encoder = {name for name in moved if "encoder" in name.split(".")[0] and not name.startswith("prompt_encoder")}
+    assert any(name.startswith("mask_decoder.") for name in moved)
+    assert bool(encoder) == (train in ("lora", "all"))
+
+
+def test_a_run_that_was_cut_off_goes_on_with_the_same_curve(tiles, base, tmp_path, monkeypatch):
+    from geosam.finetune.tune import Tuner
+
+    run(tiles, base, tmp_path / "whole", epochs=3, ema=0.5)
+    one_epoch = Tuner._one_epoch
+
+    def killed(self, progress):
+        if self.epoch == 2:
+            raise KeyboardInterrupt
+        one_epoch(self, progress)
+
+    monkeypatch.setattr(Tuner, "_one_epoch", killed)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiles, base, tmp_path / "cut", epochs=3, ema=0.5)
+    monkeypatch.setattr(Tuner, "_one_epoch", one_epoch)
+    settings = ModelOptions(name=base, device="cpu", dtype="float32")
+    finetune(tiles, settings, tmp_path / "cut", TuneOptions.of({**FAST, "epochs": 3, "ema": 0.5}), resume=True)
+    whole, cut_off = (
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "cut")
+    )
+    assert [row["epoch"] for row in cut_off] == [1, 2, 3]
+    for one, other in zip(whole, cut_off, strict=True):
+        assert one["loss"] == pytest.approx(other["loss"], rel=1e-5)
+        assert one["rows"] == pytest.approx(other["rows"], abs=1e-6)
+
+
+def test_a_run_with_other_options_does_not_go_on(tiles, base, tmp_path):
+    run(tiles, base, tmp_path / "run", epochs=1)
+    settings = ModelOptions(name=base, device="cpu", dtype="float32")
+    with pytest.raises(RunError, match="cannot go on"):
+        finetune(tiles, settings, tmp_path / "run", TuneOptions.of({**FAST, "seed": 1}), resume=True)
+
+
+def test_two_processes_have_the_losses_of_one(tiles, tiny_weights, tmp_path):
+    arguments = ["--dataset", str(tiles), "--model", str(tiny_weights), "--epochs", "2", "--batch-size", "4",
+                 "--device", "cpu", "--dtype", "float32"]  # fmt: skip
+    options = ["--cpu", "--num_processes=2", "--num_machines=1", "--mixed_precision=no", "--dynamo_backend=no"]
+    launch = [sys.executable, "-m", "accelerate.commands.launch", *options, "--main_process_port=0", "-m", "geosam"]
+    env = {**os.environ, "OMP_NUM_THREADS": "1"}
+    for name, start in (("one", [sys.executable, "-m", "geosam"]), ("two", launch)):
+        call = [*start, "finetune", *arguments, "--out", str(tmp_path / name)]
+        done = subprocess.run(call, capture_output=True, text=True, env=env, check=False)
+        assert done.returncode == 0, done.stderr[-2000:]
+    one, two = (
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("one", "two")
+    )
+    assert len(one) == len(two) == 2
+    for a, b in zip(one, two, strict=True):
+        assert a["loss"] == pytest.approx(b["loss"], rel=1e-3)
+        assert a["rows"]["oracle"] == pytest.approx(b["rows"]["oracle"], abs=0.02)
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(tiles, base, tmp_path, monkeypatch):
+    from geosam.finetune import tune
+
+    loss = tune.mask_loss
+    calls = []
+
+    def broken(*args):
+        calls.append(1)
+        return loss(*args) * (float("nan") if len(calls) > 4 else 1)
+
+    monkeypatch.setattr(tune, "mask_loss", broken)
+    with pytest.raises(RunError, match="not a number in epoch"):
+        run(tiles, base, tmp_path / "run", epochs=9)
+    assert (tmp_path / "run" / "best" / "tuned.safetensors").is_file()
+
+
+def test_out_of_memory_halves_what_is_done_at_once_and_changes_nothing(tiles, base, tmp_path, monkeypatch):
+    from geosam.finetune.tune import Tuner
+
+    plain = run(tiles, base, tmp_path / "plain", epochs=1)
+    loss = Tuner._loss
+
+    def small(self, numbers, step):
+        if len(numbers) > 2:
+            raise torch.OutOfMemoryError("too much")
+        return loss(self, numbers, step)
+
+    monkeypatch.setattr(Tuner, "_loss", small)
+    halved = run(tiles, base, tmp_path / "halved", epochs=1)
+    assert any("2 tiles at once" in note for note in halved.notes)
+    assert halved.after == pytest.approx(plain.after, abs=1e-3)
+
+
+def test_a_run_that_made_things_worse_says_so(tiles, base, tmp_path):
+    tuned = run(tiles, base, tmp_path / "run", epochs=1)
+    tuned.before, tuned.after = {"auto": 0.9, "oracle": 0.9}, {"auto": 0.8, "oracle": 0.9}
+    assert any("worse than the untouched" in line for line in tuned.report())
+
+
+def test_early_stop(tiles, base, tmp_path):
+    tuned = run(tiles, base, tmp_path / "run", epochs=30, learning_rate=1e-12, patience=2)
+    assert tuned.epochs == 3
+
+
+# The cache -----------------------------------------------------------------------------------------------------------
+
+
+def test_the_encoder_runs_once_a_tile_and_view(tiles, base, tmp_path, monkeypatch):
+    model = load_model(ModelOptions(name=base, device="cpu", dtype="float32"))
+    seen = []
+    embed = type(model).embed
+    monkeypatch.setattr(type(model), "embed", lambda self, images: seen.append(len(images)) or embed(self, images))
+    data = open_labelled(tiles)
+    first = open_store(data, model, tmp_path / "c", views=4, pixels=False, ranks=Ranks())
+    assert not first.reused
+    assert sum(seen) == 15 * 4 + 1  # The one finds the shapes out.
+    assert open_store(data, model, tmp_path / "c", views=4, pixels=False, ranks=Ranks()).reused
+    assert sum(seen) == 15 * 4 + 1
+
+
+def test_a_cache_of_another_model_is_made_again_and_said_so(tiles, tiny_weights, tiny_sam_folder, tmp_path):
+    data = open_labelled(tiles)
+    for name, note in ((tiny_weights, False), (tiny_sam_folder, True)):
+        model = load_model(ModelOptions(name=str(name), device="cpu", dtype="float32"))
+        store = open_store(data, model, tmp_path / "c", views=1, pixels=False, ranks=Ranks())
+        assert not store.reused
+        assert bool(store.notes) is note
+
+
+def test_kept_embeddings_are_those_of_the_turned_tile(tiles, base, tmp_path):
+    model = load_model(ModelOptions(name=base, device="cpu", dtype="float32"))
+    data = open_labelled(tiles)
+    store = open_store(data, model, tmp_path / "c", views=8, pixels=False, ranks=Ranks())
+    chip = store.chips[3]
+    image, label = cut(*data.splits[chip.split][chip.tile].read(), chip.row, chip.col, model.tile_px)
+    assert np.array_equal(store.labels[3], label)
+    for view in (0, 3, 6):
+        wanted = model.pack(model.embed(torch.from_numpy(turned(image, view))[None]))
+        for name, values in store.tensors([3], [view]).items():
+            assert torch.allclose(values.float(), wanted[name].float(), atol=2e-2, rtol=2e-2)
+
+
+def test_a_full_disk_is_told_before_anything_is_encoded(tiles, base, tmp_path, monkeypatch):
+    usage = store_room.shutil.disk_usage(tmp_path)._replace(free=1000)
+    monkeypatch.setattr(store_room.shutil, "disk_usage", lambda path: usage)
+    with pytest.raises(OutputError, match="GiB are free"):
+        run(tiles, base, tmp_path / "run")
+
+
+def test_large_images_are_cut_end_to_end_and_small_ones_filled_up():
+    assert corners(64, 64) == [0]
+    assert corners(40, 64) == [0]
+    assert corners(150, 64) == [0, 64, 86]
+    image, label = pond(1)
+    picture, truth = cut(image[:40], label[:40], 0, 0, 64)
+    assert picture.shape == (3, 64, 64)
+    assert (truth[40:] == 128).all()
+    assert np.array_equal(picture[:, :40], image[:40].transpose(2, 0, 1))
+
+
+def test_corrupt_images_are_counted_and_too_many_stop_the_run(tiles, base, tmp_path, monkeypatch):
+    import shutil
+
+    shutil.copytree(tiles, tmp_path / "some")
+    (tmp_path / "some" / "train" / "images" / "train3.png").write_bytes(b"no image")
+    with pytest.raises(DatasetError, match=r"1 of 15 images cannot be used.*train3\.png"):
+        run(tmp_path / "some", base, tmp_path / "run")
+    monkeypatch.setattr(store_room, "_MOST_BAD", 0.5)
+    tuned = run(tmp_path / "some", base, tmp_path / "more", epochs=1)
+    assert any("skipped" in note and "train3.png" in note for note in tuned.notes)
+
+
+# Questions -----------------------------------------------------------------------------------------------------------
+
+
+def test_questions_ask_for_what_their_points_lie_in():
+    _, label = pond(5)
+    two = label.copy()
+    two[:8, :8] = 255
+    rng = np.random.default_rng(0)
+    for kind in ("points", "box"):
+        for _ in range(20):
+            prompts, target = ask_about(two, two == 255, Way(kind, False, 3, 2), 1.0, rng)
+            assert len(prompts) == 1
+            assert (prompts.boxes is not None) == (kind == "box")
+            assert (target == 255).sum() in {(label == 255).sum(), 64}
+    assert ask_about(two, two == 255, Way("none", False, 3, 2), 1.0, rng)[0].points.shape == (1, 0, 2)
+    hinted, target = ask_about(two, two == 255, Way("dense", True, 3, 2), 1.0, rng)
+    assert np.array_equal(hinted.mask, two == 255)
+    assert np.array_equal(target, two)
+
+
+def test_ways_are_those_the_model_understands():
+    options = TuneOptions()
+    rng = np.random.default_rng(0)
+    stock = {draw_way(options, frozenset({"points", "boxes"}), rng).kind for _ in range(300)}
+    assert stock == {"points", "box"}
+    taught = TuneOptions(learn_none=True, learn_dense=True)
+    assert {draw_way(taught, frozenset({"points"}), rng).kind for _ in range(300)} == {"points", "box", "none", "dense"}
+
+
+def test_a_model_can_learn_to_need_no_prompt(tiles, tiny_sam_folder, tmp_path):
+    tuned = run(tiles, str(tiny_sam_folder), tmp_path / "run", epochs=1, learn_none=True, learn_dense=True)
+    assert "none" in tuned.after
+    model = load_model(ModelOptions(name=str(tuned.folder), device="cpu", dtype="float32"))
+    assert {"none", "mask"} <= model.understands
+
+
+def test_turning_is_the_group_d4():
+    square = np.arange(9).reshape(1, 3, 3)
+    assert len({turned(square, view).tobytes() for view in range(8)}) == 8
+    assert np.array_equal(turned(square, 0), square)
+
+
+# Losses --------------------------------------------------------------------------------------------------------------
+
+
+def test_focal_loss_is_torchvisions():
+    generator = torch.Generator().manual_seed(0)
+    logits = torch.randn(3, 1, 8, 8, generator=generator)
+    target = (torch.rand(3, 1, 8, 8, generator=generator) > 0.5).float()
+    ours = focal(logits, target, torch.ones_like(target))
+    theirs = sigmoid_focal_loss(logits, target, reduction="none").mean(dim=(1, 2, 3))
+    assert torch.allclose(ours, theirs)
+
+
+def test_boundary_loss_by_hand():
+    # Water left of a bank between columns 1 and 2 of four: distances -2 -1 1 2, in quarters of the tile.
+    target = torch.tensor([1.0, 1.0, 0.0, 0.0]).repeat(4, 1).view(1, 1, 4, 4)
+    sure = torch.where(target > 0, 99.0, -99.0)
+    assert boundary(sure, target, torch.ones_like(target), stride=1).item() == pytest.approx(-3 / 4 / 4)
+    assert boundary(-sure, target, torch.ones_like(target), stride=1).item() == pytest.approx(3 / 4 / 4)
+    assert boundary(sure, torch.ones_like(target), torch.ones_like(target), stride=1).item() == 0
+
+
+@pytest.mark.parametrize("name", ["bce", "dice", "focal", "bce-dice", "sam", "boundary"])
+def test_a_right_mask_costs_less_than_a_wrong_one(name):
+    target = torch.zeros(2, 1, 16, 16)
+    target[:, :, 4:12, 4:12] = 1
+    known = torch.ones_like(target)
+    sure = torch.where(target > 0, 9.0, -9.0)
+    right, wrong = mask_loss(name, sure, target, known), mask_loss(name, -sure, target, known)
+    assert right.shape == (2,)
+    assert (right < wrong).all()
+
+
+def test_multimask_learns_from_its_best_mask(tiles, base, tmp_path):
+    tuned = run(tiles, base, tmp_path / "run", epochs=1, multimask=True)
+    assert np.isfinite(tuned.after["oracle"])
+
+
+# Bad input -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_run_is_not_overwritten_in_silence(tiles, base, tmp_path):
+    run(tiles, base, tmp_path / "run", epochs=1)
+    with pytest.raises(OutputError, match="holds a run already"):
+        run(tiles, base, tmp_path / "run", epochs=1)
+
+
+def test_weights_tuned_on_another_base_are_refused(tiles, tiny_weights, tmp_path):
+    tuned = run(tiles, str(tiny_weights), tmp_path / "run", epochs=1)
+    notes = json.loads((tuned.folder / "geosam.json").read_text())
+    (tuned.folder / "geosam.json").write_text(json.dumps({**notes, "base_sha256": "0"}))
+    with pytest.raises(ModelError, match="its weights differ"):
+        load_model(ModelOptions(name=str(tuned.folder)))
+
+
+def test_options_are_checked():
+    with pytest.raises(OptionsError, match="unknown key 'epoch'"):
+        TuneOptions.of({"epoch": 3})
+    with pytest.raises(OptionsError, match="epochs"):
+        TuneOptions.of({"epochs": 0})
+
+
+def run_verb(call):
+    with pytest.raises(SystemExit) as stopped:
+        main(call)
+    return stopped.value.code
+
+
+def test_the_verb(tiles, tiny_weights, tmp_path, capsys):
+    config = tmp_path / "c.toml"
+    config.write_text(f'[run]\ndataset = "{tiles}"\nmodel = "{tiny_weights}"\n[finetune]\nepochs = 5\nbatch = 4\n')
+    call = ["finetune", "--config", str(config), "--out", str(tmp_path / "run"), "--epochs", "1", "--device", "cpu"]
+    assert run_verb(call) == 0
+    assert "untouched" in capsys.readouterr().out
+    assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
+
+
+def test_the_verb_needs_something_to_learn_from(tmp_path, capsys):
+    assert run_verb(["finetune", "--out", str(tmp_path / "run")]) == 2
+    assert "Give --dataset" in capsys.readouterr().err
+
+
+def test_pushing_is_checked_before_and_told_after(tiles, tiny_weights, tmp_path, monkeypatch):
+    from geosam.finetune import publish
+
+    assert run_verb(["finetune", "--dataset", str(tiles), "--out", str(tmp_path / "x"), "--push-to-hub", "me"]) == 2
+    calls = []
+
+    class Api:
+        def create_repo(self, repo, exist_ok):
+            calls.append(repo)
+
+        def upload_folder(self, repo_id, folder_path):
+            calls.append(sorted(path.name for path in folder_path.iterdir()))
+
+    monkeypatch.setattr("huggingface_hub.HfApi", Api)
+    tuned = run(tiles, str(tiny_weights), tmp_path / "run", epochs=1)
+    assert publish.push(tuned.folder, "me/rivers").endswith("me/rivers")
+    assert calls == ["me/rivers", ["geosam.json", "tuned.safetensors"]]
