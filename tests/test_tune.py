@@ -409,3 +409,10 @@ def test_pushing_is_checked_before_and_told_after(tiles, tiny_weights, tmp_path,
     tuned = run(tiles, str(tiny_weights), tmp_path / "run", epochs=1)
     assert publish.push(tuned.folder, "me/rivers").endswith("me/rivers")
     assert calls == ["me/rivers", ["geosam.json", "tuned.safetensors"]]
+
+
+def test_tensorboard_is_asked_for_before_the_run(tiles, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert run_verb(["finetune", "--dataset", str(tiles), "--out", str(tmp_path / "x"), "--tensorboard"]) == 2
+    assert "pip install tensorboard" in capsys.readouterr().err
+    assert not (tmp_path / "x").exists()

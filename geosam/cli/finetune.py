@@ -199,7 +199,7 @@ def _from_scratch(given: dict[str, Any], typed_model: bool) -> int:
 def _tune(given: dict[str, Any], typed: set[str], table: dict[str, Any]) -> int:
     from geosam.datasets import DataOptions
     from geosam.finetune import TuneOptions, finetune
-    from geosam.finetune.publish import check_hub, log_to_tensorboard, push
+    from geosam.finetune.publish import check_hub, check_tensorboard, log_to_tensorboard, push
     from geosam.options import ModelOptions, checked
 
     where = given["config"] or "finetune"
@@ -212,6 +212,8 @@ def _tune(given: dict[str, Any], typed: set[str], table: dict[str, Any]) -> int:
     name = given["model"] if "model" in typed else run.get("model", given["model"])
     if given["push_to_hub"]:
         check_hub(given["push_to_hub"])
+    if given["tensorboard"]:
+        check_tensorboard()
     model = ModelOptions(name=name, device=given["device"], dtype=given["dtype"])
     with shared.stage_progress() as progress:
         tuned = finetune(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from pathlib import Path
@@ -42,18 +43,20 @@ def push(folder: Path, repo: str) -> str:
     return f"{folder}: uploaded to {repo}"
 
 
-def log_to_tensorboard(out: Path) -> None:
-    """Write a run's log.jsonl as tensorboard's events.
+def check_tensorboard() -> None:
+    """Refuse before hours of work what could not be written after them.
 
     Raises:
         OptionsError: tensorboard is not installed.
     """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError:
-        raise OptionsError(
-            "--tensorboard needs the package tensorboard. Install it with: pip install tensorboard"
-        ) from None
+    if importlib.util.find_spec("tensorboard") is None:
+        raise OptionsError("--tensorboard needs the package tensorboard. Install it with: pip install tensorboard")
+
+
+def log_to_tensorboard(out: Path) -> None:
+    """Write a run's log.jsonl as tensorboard's events."""
+    from torch.utils.tensorboard import SummaryWriter
+
     rows = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
     with SummaryWriter(str(out / "tensorboard")) as writer:
         for row in rows:

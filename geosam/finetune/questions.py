@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geosam.finetune.options import TuneOptions
-from geosam.finetune.samples import box_of, hit, jittered, spoilt
+from geosam.finetune.samples import box_of, hit, jittered, points_of, spoilt
 from geosam.options import PromptOptions
-from geosam.prompts import DRY, WATER, Prompts, joined, no_prompts, sample_prompts
+from geosam.prompts import WATER, Prompts, joined, no_prompts, sample_prompts
 
 Bool = NDArray[np.bool_]
 UInt8 = NDArray[np.uint8]
@@ -67,7 +67,8 @@ def ask_about(label: UInt8, guess: Bool, way: Way, jitter_px: float, rng: np.ran
     prompts = _sampled(source, label != 128, PromptOptions(points=way.points, dry_points=way.dry_points), rng)
     if len(prompts) == 0:
         return _pointing_at_dry(label, way, rng)
-    points, labels = _row(prompts, label.shape[0], jitter_px, rng)
+    row = int(rng.integers(len(prompts)))
+    points, labels = points_of(prompts, row, label.shape[0], jitter_px, rng)
     asked = hit(label, points[labels == WATER])
     if way.kind == "box" and (asked == 255).any():
         box = jittered(box_of(asked == 255), label.shape[0], rng)
@@ -87,21 +88,6 @@ def _sampled(water: Bool, valid: Bool, options: PromptOptions, rng: np.random.Ge
     step = max(water.shape[0] // SAMPLED_PX, 1)
     found = sample_prompts(water[::step, ::step], valid[::step, ::step], options, rng)
     return Prompts(found.points * step, found.labels)
-
-
-def _row(
-    prompts: Prompts, side: int, jitter_px: float, rng: np.random.Generator
-) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The points of one body, shaken a little; at times a dry point in another body."""
-    row = int(rng.integers(len(prompts)))
-    keep = prompts.labels[row] >= 0
-    points, labels = prompts.points[row][keep], prompts.labels[row][keep]
-    points = points + rng.uniform(-jitter_px, jitter_px, points.shape)
-    if len(prompts) > 1 and rng.random() < 0.3:
-        other = (row + 1 + int(rng.integers(len(prompts) - 1))) % len(prompts)
-        points = np.concatenate([points, prompts.points[other][:1]])
-        labels = np.concatenate([labels, np.full(1, DRY, np.int64)])
-    return np.clip(points, 0.5, side - 0.5).astype(np.float32), labels
 
 
 def _pointing_at_dry(label: UInt8, way: Way, rng: np.random.Generator) -> tuple[Prompts, UInt8]:

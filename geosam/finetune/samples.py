@@ -112,7 +112,7 @@ def _of_one_body(planes: UInt8, image: UInt8, label: UInt8, rng: np.random.Gener
     if len(prompts) == 0:
         return _pointing_at_dry(planes, label, rng)
     row = int(rng.integers(len(prompts)))
-    points, labels = _row(prompts, row, label, rng)
+    points, labels = points_of(prompts, row, label.shape[0], 1.5, rng)
     target = hit(label, points[labels == 1])
     box = None
     if prompts.boxes is not None and target.any() and rng.random() < 0.2:
@@ -122,18 +122,22 @@ def _of_one_body(planes: UInt8, image: UInt8, label: UInt8, rng: np.random.Gener
     return Sample(planes, target, label, points, labels, box)
 
 
-def _row(
-    prompts: Prompts, row: int, label: UInt8, rng: np.random.Generator
+def points_of(
+    prompts: Prompts, row: int, side: int, jitter_px: float, rng: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """Points of one body, shaken a little, at times with a dry point in another body."""
+    """Points of one body of a tile, shaken a little, at times with a dry point in another body.
+
+    Returns:
+        Points float32 (K, 2) as (x, y) pixels and labels int64 (K,): 1 water, 0 dry.
+    """
     keep = prompts.labels[row] >= 0
     points, labels = prompts.points[row][keep], prompts.labels[row][keep]
-    points = points + rng.uniform(-1.5, 1.5, points.shape).astype(np.float32)
+    points = points + rng.uniform(-jitter_px, jitter_px, points.shape).astype(np.float32)
     if rng.random() < 0.3 and len(prompts) > 1:
         other = (row + 1 + int(rng.integers(len(prompts) - 1))) % len(prompts)
         points = np.concatenate([points, prompts.points[other][:1]])
         labels = np.concatenate([labels, np.zeros(1, np.int64)])
-    return np.clip(points, 0.5, label.shape[0] - 0.5).astype(np.float32), labels
+    return np.clip(points, 0.5, side - 0.5).astype(np.float32), labels
 
 
 def _pointing_at_dry(planes: UInt8, label: UInt8, rng: np.random.Generator) -> Sample:
