@@ -159,7 +159,7 @@ class Tuner:
                 self.stale += 1
             self._save("last", rows)
         means = {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
-        self._log({**means, "seconds": time.monotonic() - begun, "rows": rows})
+        self._log({**means, "seconds": time.monotonic() - begun, "processes": self.ranks.world, "rows": rows})
         self._keep_state()
 
     @property
