@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from geosam import indices, plot, synth
     from geosam.coarse import CoarseMask, coarse_mask
     from geosam.errors import GeosamError
+    from geosam.estimate import Estimate, estimate_run
     from geosam.models import PromptableModel, load_model
     from geosam.options import SegmentOptions
     from geosam.pipeline import Rivers, segment
@@ -23,10 +24,11 @@ if TYPE_CHECKING:
     from geosam.scene import Scene
     from geosam.vector import polygonize_raster, write_rivers
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 
 __all__ = [
     "CoarseMask",
+    "Estimate",
     "GeosamError",
     "PromptableModel",
     "Prompts",
@@ -34,6 +36,7 @@ __all__ = [
     "Scene",
     "SegmentOptions",
     "coarse_mask",
+    "estimate_run",
     "indices",
     "load_model",
     "plot",
@@ -48,6 +51,8 @@ _HOME = {
     "CoarseMask": "coarse",
     "coarse_mask": "coarse",
     "GeosamError": "errors",
+    "Estimate": "estimate",
+    "estimate_run": "estimate",
     "PromptableModel": "models",
     "load_model": "models",
     "SegmentOptions": "options",

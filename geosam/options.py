@@ -35,6 +35,9 @@ class SceneOptions(_Options):
     """Vector file (any CRS); pixels outside its polygons are unknown, and the work is cropped to its bounds."""
     gsd: Literal["native", "auto"] | float = "auto"
     """Working ground sampling distance in metres; ``auto`` picks the resolution at which the model is at its best."""
+    nodata: float | None = None
+    """Value of pixels without data, in place of what the file says or does not say: in all bands shown, where it is
+    one that a dark or bright pixel can have too."""
     allow_no_crs: bool = False
     """Accept a raster without CRS; the result is in pixel coordinates (x right, y down), in a non-GeoJSON format."""
 
@@ -62,8 +65,19 @@ class CoarseOptions(_Options):
 
 
 class PromptOptions(_Options):
-    """Control points sampled from the coarse mask."""
+    """Control points sampled from the coarse mask, and a person's own from files."""
 
+    which: Literal["auto", "given", "both", "none"] | None = None
+    """``auto``: sampled; ``given``: those of the files below alone; ``both``: these join the sampled ones; ``none``:
+    nothing is asked, for a model that is trained for it. None: given where a file is named, else auto."""
+    points_file: str | None = None
+    """Vector file (any CRS) of points; attribute ``label``: water or dry, ``body``: points of one joint prompt."""
+    boxes_file: str | None = None
+    """Vector file of polygons, whose bounds along the pixel grid are boxes; attribute ``body`` as of the points."""
+    mask_file: str | None = None
+    """Raster or vector file, given to the model as a dense prompt as it is."""
+    multimask: bool = False
+    """Have whole, part and sub-part of each body and keep the one of highest predicted IoU."""
     points: int = Field(default=3, ge=1, le=64)
     """Water points a water body."""
     dry_points: int = Field(default=2, ge=0, le=64)
@@ -79,8 +93,8 @@ class PromptOptions(_Options):
 class TileOptions(_Options):
     """How the scene is cut."""
 
-    which: Literal["water", "all"] = "water"
-    """``water``: run only tiles that hold coarse water."""
+    which: Literal["auto", "water", "all"] = "auto"
+    """``water``: run only tiles that hold coarse water. ``auto``: all where ``prompts.which`` is none, else water."""
     overlap_px: int | None = Field(default=None, ge=0)
     """Overlap of neighbouring tiles in working pixels; None: an eighth of the tile."""
 
@@ -94,6 +108,12 @@ class ModelOptions(_Options):
     dtype: Dtype = "auto"
     batch_size: int | None = Field(default=None, ge=1)
     """Tiles a batch; None: chosen for the device."""
+    compile: bool = False
+    """Compile a SAM's encoder: minutes at the start of a run, for faster tiles after that."""
+    magnify: Literal[1, 2, 4] | None = None
+    """How many times river-tiny enlarges a tile before it looks at it; None: as it was found best."""
+    views: int = Field(default=1, ge=1, le=8)
+    """Turned and mirrored views of each tile whose answers are averaged; every one costs as much as the first."""
 
 
 class VectorOptions(_Options):
@@ -107,6 +127,23 @@ class VectorOptions(_Options):
     """Islands smaller than this are filled; None: ``segment`` fills those under 25 pixels, ``vectorize`` none."""
     simplify_m: float = Field(default=0.0, ge=0)
     """Outlines may move by as much; 0: they follow the pixels."""
+
+
+class RiverOptions(_Options):
+    """Everything ``geosam rivers`` can be told: from water polygons to centrelines, widths and reaches."""
+
+    gsd_m: float | None = Field(default=None, gt=0)
+    """Size of the pixels that the polygons came from; finer details are noise. None: read from the outlines."""
+    bridge_m: float = Field(default=0.0, ge=0)
+    """Gaps up to this are closed where the ends on both sides point at each other; 0: none."""
+    every_m: float | None = Field(default=None, gt=0)
+    """Distance between cross-sections; None: half the mean width of each river's main course."""
+    reach_m: float | None = Field(default=None, gt=0)
+    """Length of a reach, about; None: ten times that width."""
+    min_area_m2: float | None = Field(default=None, ge=0)
+    """Water bodies smaller than this are left out, after gaps are closed; None: than 25 pixels."""
+    max_island_m2: float | None = Field(default=None, gt=0)
+    """Land between channels larger than this is no island: total widths end at it. None: all of it is."""
 
 
 class SegmentOptions(_Options):

@@ -21,7 +21,7 @@ from geosam.cli.shared import stage_fields
 from geosam.options import SegmentOptions, read_toml
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "data/README.md", "benchmarks/README.md"]
+PAGES = ["README.md", "data/README.md", "benchmarks/README.md", "docs/cluster.md"]
 PRESETS = sorted((ROOT / "configs").glob("*.toml"))
 SLOW_TO_IMPORT = {"torch", "transformers", "timm", "rasterio", "geopandas", "scipy", "skimage", "matplotlib"}
 
@@ -153,7 +153,8 @@ def test_the_licence_is_apache_2() -> None:
 
 def test_everything_imported_is_a_declared_dependency() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-    declared = [*project["dependencies"], *project["optional-dependencies"].get("train", [])]
+    extras = project["optional-dependencies"]
+    declared = [*project["dependencies"], *extras.get("train", []), *extras.get("cluster", [])]
     names = {re.split(r"[<>=\[ ]", line)[0].lower().replace("_", "-") for line in declared}
     homes = importlib.metadata.packages_distributions()
     for path in (ROOT / "geosam").rglob("*.py"):

@@ -171,9 +171,10 @@ def test_probability_has_a_scale_from_zero_to_one_and_no_colour_where_nothing_is
     assert wet[0] - wet[2] > 100  # yellow
 
 
-def test_prompts_are_drawn_where_they_lie_and_counted_by_label(ortho: Path) -> None:
+@pytest.mark.parametrize("labels", [[1, 1, 0], ["water", "water", "dry"]])
+def test_prompts_are_drawn_where_they_lie_and_counted_by_label(ortho: Path, labels: list[object]) -> None:
     points = gpd.GeoDataFrame(
-        {"label": [1, 1, 0]}, geometry=[Point(xy) for xy in on_map([(20, 30), (70, 30), (50, 50)])], crs=UTM
+        {"label": labels}, geometry=[Point(xy) for xy in on_map([(20, 30), (70, 30), (50, 50)])], crs=UTM
     )
     figure = plot.prompts(ortho, points.to_crs("EPSG:4326"))
     assert legend_of(figure) == ["water: 2 points", "dry: 1 point"]

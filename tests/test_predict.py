@@ -166,6 +166,31 @@ def test_dry_tiles_are_neither_read_nor_run_and_nodata_stays_nodata(tmp_path):
     assert (result[:50, :200] == 0).all()
 
 
+@pytest.mark.parametrize("views", [2, 8])
+def test_views_of_a_pointwise_model_give_what_one_gives_and_cost_as_many_runs(tmp_path, views):
+    scene, model = random_scene((60, 70)), Brightness()
+    result, report = ran(tmp_path, scene, everywhere(scene), model, options(model={"views": views, "batch_size": 4}))
+    np.testing.assert_allclose(result, scene.rgb[..., 0] / 256, atol=0.5 / 256 + 1e-6)
+    assert sum(model.batches) == views * report.run
+
+
+class Trimmed(Brightness):
+    """Takes smaller tiles too, by steps of 8 px."""
+
+    step_px = 8
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        assert images.shape[1:] == (3, 16, PX)
+        return images
+
+
+def test_a_scene_smaller_than_a_tile_is_run_without_its_mirror_images(tmp_path):
+    scene = random_scene((13, 200))
+    result, report = ran(tmp_path, scene, everywhere(scene), Trimmed())
+    assert report.failed == 0
+    np.testing.assert_allclose(result, scene.rgb[..., 0] / 256, atol=0.5 / 256 + 1e-6)
+
+
 def test_all_tiles_run_when_asked_and_nodata_tiles_still_do_not(tmp_path):
     scene = random_scene((100, 200))
     scene.valid[:, 100:] = False

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import ndimage
 
 from geosam.options import PromptOptions
-from geosam.prompts import DRY, PAD, WATER, joined, no_prompts, sample_prompts
+from geosam.prompts import DRY, PAD, WATER, Prompts, joined, no_prompts, sample_prompts
 
 SIDE = 96
 
@@ -140,3 +140,23 @@ def test_the_no_prompt_mode_is_one_body_without_points():
     prompts = no_prompts()
     assert prompts.points.shape == (1, 0, 2)
     assert prompts.mask is None
+
+
+def test_a_body_without_a_box_has_nan_and_says_none():
+    boxes = np.array([[np.nan] * 4, [1, 2, 3, 4]], np.float32)
+    prompts = Prompts(np.zeros((2, 1, 2), np.float32), np.ones((2, 1), np.int64), boxes)
+    assert prompts.box(0) is None
+    assert prompts.box(1).tolist() == [1, 2, 3, 4]
+    assert prompts.rows(np.array([False, True])).boxes.tolist() == [[1, 2, 3, 4]]
+    assert no_prompts().box(0) is None
+
+
+def test_all_bodies_have_the_mask_unless_it_is_said_which():
+    points, labels = np.zeros((2, 1, 2), np.float32), np.ones((2, 1), np.int64)
+    mask, some = np.ones((SIDE, SIDE), bool), np.array([False, True])
+    assert Prompts(points, labels).with_mask().tolist() == [False, False]
+    assert Prompts(points, labels, None, mask).with_mask().tolist() == [True, True]
+    only = Prompts(points, labels, None, mask, some, multimask=True)
+    assert only.with_mask().tolist() == [False, True]
+    assert only.rows(some).with_mask().tolist() == [True]
+    assert joined(only.rows(some)).multimask

@@ -748,3 +748,20 @@ def test_real_rasters_open_and_look_natural() -> None:
         seen = rgb[valid]
         assert 40 < seen.mean() < 200
         assert seen.std() > 20
+
+
+def test_a_black_border_is_spoken_of_and_left_out_when_asked(tmp_path):
+    pixels = picture()
+    wedge = np.add.outer(np.arange(SHAPE[0]), np.arange(SHAPE[1])) < 90
+    pixels[:, wedge] = 0
+    path = write(tmp_path / "turned.tif", pixels)
+    plain = Scene.open(path)
+    assert [text for text in plain.warnings if "top left corner" in text and "--nodata 0" in text]
+    assert plain.read_valid(Window(0, 0, *SHAPE[::-1])).all()
+    told = Scene.open(path, SceneOptions(nodata=0.0))
+    np.testing.assert_array_equal(told.read_valid(Window(0, 0, *SHAPE[::-1])), ~wedge)
+    assert told.warnings == ()
+    array = xr.DataArray(pixels, dims=("band", "y", "x"), attrs={"crs": "EPSG:32632", "transform": tuple(UTM)[:6]})
+    in_memory = Scene.open(array, SceneOptions(nodata=0.0, allow_no_crs=True))
+    np.testing.assert_array_equal(in_memory.read_valid(Window(0, 0, *SHAPE[::-1])), ~wedge)
+    assert Scene.open(write(tmp_path / "whole.tif", picture())).warnings == ()

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from geosam.cli import shared
 from geosam.errors import OptionsError
-from geosam.options import CoarseOptions, SegmentOptions
+from geosam.options import CoarseOptions, ModelOptions, SceneOptions, SegmentOptions
 
 seen: list[SegmentOptions] = []
 
@@ -45,13 +45,21 @@ def test_every_shared_option_reaches_its_stage() -> None:
     made = run(
         *("--bands", "naip", "--aoi", "a.gpkg", "--gsd", "0.5", "--allow-no-crs", "--coarse", "hsv"),
         *("--threshold", "0.25", "--min-area", "7", "--max-hole", "8", "--simplify", "9", "--model", "m"),
-        *("--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--seed", "11"),
+        *("--device", "cpu", "--dtype", "float32", "--batch-size", "3", "--compile", "--seed", "11"),
+        *("--views", "8", "--magnify", "1", "--nodata", "0"),
     )
     assert made.model_dump(exclude={"prompts", "tiles"}) == {
-        "scene": {"bands": "naip", "aoi": "a.gpkg", "gsd": 0.5, "allow_no_crs": True},
+        "scene": {
+            **SceneOptions().model_dump(),
+            **{"bands": "naip", "aoi": "a.gpkg", "gsd": 0.5, "allow_no_crs": True, "nodata": 0.0},
+        },
         "coarse": {**CoarseOptions().model_dump(), "method": "hsv"},
         "vector": {"threshold": 0.25, "min_area_m2": 7.0, "max_hole_m2": 8.0, "simplify_m": 9.0},
-        "model": {"name": "m", "device": "cpu", "dtype": "float32", "batch_size": 3},
+        "model": {
+            **ModelOptions().model_dump(),
+            **{"name": "m", "device": "cpu", "dtype": "float32", "batch_size": 3, "compile": True},
+            **{"views": 8, "magnify": 1},
+        },
         "seed": 11,
     }
 
@@ -77,7 +85,8 @@ def test_gsd_takes_its_words(gsd: str) -> None:
     "args",
     [("--gsd", x) for x in ("0", "-1", "nan", "inf", "coarse", "")]
     + [("--threshold", x) for x in ("nan", "inf", "high", "")]
-    + [("--batch-size", x) for x in ("0", "-1", "2.5", "many", "²", "")],
+    + [("--batch-size", x) for x in ("0", "-1", "2.5", "many", "²", "")]
+    + [("--magnify", x) for x in ("0", "3", "twice", "")],
 )
 def test_a_value_of_the_wrong_kind_is_bad_usage_that_names_the_option(args: tuple[str, str]) -> None:
     result = CliRunner().invoke(verb, args)

@@ -8,10 +8,11 @@ import torch
 from safetensors.torch import save_file
 
 from geosam.errors import ModelError
+from geosam.models import load_model
 from geosam.models.network import TinySam, TinySamConfig
 from geosam.models.protocol import DRY_LOGIT
 from geosam.models.tiny import TinyModel, load_tiny
-from geosam.options import PromptOptions
+from geosam.options import ModelOptions, PromptOptions
 from geosam.prompts import Prompts, no_prompts, sample_prompts
 
 SIDE = 64
@@ -126,3 +127,60 @@ def test_weights_without_a_configuration_are_refused(network, tmp_path):
     save_file({"x": torch.zeros(1)}, tmp_path / "bare.safetensors")
     with pytest.raises(ModelError, match="no configuration"):
         load_tiny(tmp_path / "bare.safetensors", name="bare", device=torch.device("cpu"), dtype=torch.float32)
+
+
+def test_what_is_asked_nothing_is_answered_by_the_way_down_alone(model, images):
+    features = model.embed(images)
+    wanted = torch.nn.functional.interpolate(features.water, (SIDE, SIDE), mode="bilinear")[:, 0]
+    torch.testing.assert_close(model.decode(features, [no_prompts()] * 3), wanted)
+    mixed = model.decode(features, [sampled(pond(8, 8)), no_prompts(), sampled(pond(30, 30), dense=False)])
+    torch.testing.assert_close(mixed[1], wanted[1])
+    model.plain = False
+    assert not torch.allclose(model.decode(features, [no_prompts()] * 3), wanted)
+    model.plain = True
+
+
+def test_smaller_tiles_are_taken_by_steps_of_the_coarsest_stride(model, images):
+    small = images[:, :, :32, :]
+    for prompts in (no_prompts(), sampled(pond(8, 8)), sampled(pond(8, 8), dense=False)):
+        assert model.decode(model.embed(small), [prompts] * 3).shape == (3, 32, SIDE)
+    for wrong in (images[:, :, :40], torch.zeros(1, 3, 2 * SIDE, SIDE, dtype=torch.uint8)):
+        with pytest.raises(ValueError, match="tiles must be"):
+            model.embed(wrong)
+
+
+def test_far_sight_changes_nothing_until_it_has_learnt(images):
+    torch.manual_seed(0)
+    near = TinySam(TinySamConfig(image_size=SIDE)).eval()
+    far = TinySam(TinySamConfig(image_size=SIDE, far_sight=True)).eval()
+    far.load_state_dict(near.state_dict(), strict=False)
+    with torch.no_grad():
+        torch.testing.assert_close(far.encode(images).water, near.encode(images).water)
+        far.image_encoder.far_sight.out.weight.normal_(0, 0.1)
+        assert not torch.allclose(far.encode(images).water, near.encode(images).water)
+
+
+@pytest.mark.parametrize("times", [2, 4])
+def test_a_magnified_tile_is_asked_as_an_enlarged_one_is(network, weights, times):
+    small = SIDE // times
+    image = torch.randint(0, 255, (1, 3, small, small), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    water = np.zeros((small, small), bool)
+    water[4:12, 2:10] = True
+    asked = load_model(ModelOptions(name=str(weights), device="cpu", dtype="float32", magnify=times))
+    plain = load_model(ModelOptions(name=str(weights), device="cpu", dtype="float32"))
+    assert (asked.tile_px, plain.tile_px) == (small, SIDE)
+    larger = torch.nn.functional.interpolate(image.float(), scale_factor=times, mode="bilinear")
+    features, wanted = asked.embed(image), network.encode(larger)
+    torch.testing.assert_close(features.water, wanted.water, rtol=1e-3, atol=1e-3)
+    for dense in (False, True):
+        prompts = sampled(water, dense=dense)
+        mask = np.kron(water, np.ones((times, times), bool)) if dense else None
+        found, _ = asked.ask(features, [prompts])
+        same, _ = plain.ask(features, [Prompts(prompts.points * times, prompts.labels, mask=mask)])
+        torch.testing.assert_close(found, same)
+        assert asked.decode(features, [prompts]).shape == (1, small, small)
+
+
+def test_magnifying_is_refused_for_a_model_of_one_tile_size(tiny_sam_folder):
+    with pytest.raises(ModelError, match="--magnify is for models that take tiles of any size"):
+        load_model(ModelOptions(name=str(tiny_sam_folder), device="cpu", magnify=2))

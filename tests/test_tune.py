@@ -19,11 +19,12 @@ from geosam.errors import DatasetError, ModelError, OptionsError, OutputError, R
 from geosam.finetune import TuneOptions, finetune
 from geosam.finetune import store as store_room
 from geosam.finetune.losses import boundary, focal, mask_loss
-from geosam.finetune.questions import Way, ask_about, draw_way, turned
+from geosam.finetune.questions import Way, ask_about, draw_way
 from geosam.finetune.ranks import Ranks
 from geosam.finetune.store import corners, cut, open_store
 from geosam.models import load_model
 from geosam.options import ModelOptions
+from geosam.predict.views import turned
 
 FAST = {"epochs": 2, "batch": 4, "learning_rate": 1e-3}
 
@@ -410,6 +411,24 @@ def test_pushing_is_checked_before_and_told_after(tiles, tiny_weights, tmp_path,
     tuned = run(tiles, str(tiny_weights), tmp_path / "run", epochs=1)
     assert publish.push(tuned.folder, "me/rivers").endswith("me/rivers")
     assert calls == ["me/rivers", ["geosam.json", "tuned.safetensors"]]
+
+
+def test_tensorboard_has_the_figures_of_the_log(tiles, tiny_weights, tmp_path):
+    pytest.importorskip("tensorboard", reason="the extra train is not installed")
+    call = ["finetune", "--dataset", str(tiles), "--model", str(tiny_weights), "--epochs", "2", "--device", "cpu"]
+    # In a process of its own: tensorboard brings a flood of deprecation warnings.
+    assert (
+        subprocess.run(
+            [sys.executable, "-m", "geosam", *call, "--out", str(tmp_path / "x"), "--tensorboard"]
+        ).returncode
+        == 0
+    )
+    read = "import sys; from tensorboard.backend.event_processing.event_accumulator import EventAccumulator as E; "
+    read += "e = E(sys.argv[1]); e.Reload(); print([(s.step, s.value) for s in e.Scalars('oracle')])"
+    done = subprocess.run([sys.executable, "-c", read, str(tmp_path / "x/tensorboard")], capture_output=True, text=True)
+    rows = [json.loads(line) for line in (tmp_path / "x/log.jsonl").read_text().splitlines()]
+    wanted = [(row["epoch"], pytest.approx(row["rows"]["oracle"], rel=1e-5)) for row in rows]
+    assert eval(done.stdout) == wanted, done.stderr[-500:]
 
 
 def test_tensorboard_is_asked_for_before_the_run(tiles, tmp_path, capsys, monkeypatch):

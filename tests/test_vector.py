@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import sys
+import threading
+
 import geopandas as gpd
 import geopandas.testing
 import hypothesis.extra.numpy as hnp
 import numpy as np
 import pyproj
 import pytest
+import rasterio
 import rasterio.features
 import scipy.ndimage
 import shapely
@@ -16,10 +20,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+from geosam.cli import main
+from geosam.errors import SceneError
 from geosam.options import VectorOptions
-from geosam.vector import Strip, polygonize
+from geosam.vector import Strip, polygonize, polygonize_raster
+from geosam.vector import assemble as assemble_room
 from geosam.vector import corners as corners_room
+from geosam.vector import ground as ground_room
+from geosam.vector import raster as raster_room
 from geosam.vector import rings as rings_room
+from geosam.vector.ordered import crew
 
 NORTH_UP = Affine(10.0, 0.0, 500_000.0, 0.0, -10.0, 5_000_000.0)
 EXACT = VectorOptions()
@@ -70,9 +80,11 @@ heights = st.lists(st.integers(1, 5), min_size=1, max_size=4)
 
 
 @settings(max_examples=80, deadline=None)
-@given(masks, heights)
-def test_strips_give_the_polygons_of_one_pass_over_the_whole_raster(water, heights):
-    rivers = polygonize(cut(water, heights), pixel_grid(water.shape))
+@given(masks, heights, st.sampled_from([2, 12, 10**6]))
+def test_strips_give_the_polygons_of_one_pass_over_the_whole_raster(water, heights, batch):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(rings_room, "BATCH_CORNERS", batch)  # 2: every strip is walked along by itself
+        rivers = polygonize(cut(water, heights), pixel_grid(water.shape))
     assert same_form(rivers.geometry) == one_pass(water)
     assert rivers.is_valid.all()
 
@@ -110,6 +122,178 @@ def test_shapes_that_cross_seams_are_joined(name, height):
     rivers = polygonize(cut(water, [height]), pixel_grid(water.shape))
     assert same_form(rivers.geometry) == one_pass(water)
     assert rivers.is_valid.all()
+
+
+def noise(share):
+    return np.random.default_rng(0).random((90, 70)) < share
+
+
+def nested(depth):
+    """Islands with lakes on them with islands, 2 px wide each, the outermost water."""
+    row, col = np.indices((4 * depth, 4 * depth))
+    ring = np.minimum(np.minimum(row, col), 4 * depth - 1 - np.maximum(row, col)) // 2
+    return ring % 2 == 0
+
+
+def spiral(turns, gap=1):
+    """One channel that winds inward, ``gap`` px of dry land between its turns."""
+    side = 2 * turns * (gap + 1) + 1
+    water, row, col, length = np.zeros((side, side), bool), 0, 0, side
+    water[0] = True
+    col = side - 1
+    for turn in range(4 * turns - 2):
+        length -= (gap + 1) * (turn % 2 == 1) if turn else 1
+        down, right = ((1, 0), (0, -1), (-1, 0), (0, 1))[turn % 4]
+        for _ in range(length):
+            row, col = row + down, col + right
+            water[row, col] = True
+    return water
+
+
+HARD = {
+    **{f"noise, {share:.0%} water": noise(share) for share in (0.4, 0.5, 0.59, 0.6)},
+    "a checkerboard": np.indices((30, 31)).sum(axis=0) % 2 == 0,
+    "diagonal channels": np.indices((30, 31)).sum(axis=0) // 2 % 2 == 0,
+    "a grid of channels": (np.indices((40, 50)) % 4 == 0).any(axis=0),
+    "its islands": (np.indices((40, 50)) % 4 != 0).all(axis=0),
+    "a spiral": spiral(6),
+    "the land beside a spiral": ~spiral(6),
+    "lakes on islands in lakes, 5 deep": nested(10),
+    "5 deep, seen from the land": ~nested(10),
+    "all diagonals": np.eye(40, dtype=bool) | np.eye(40, dtype=bool)[::-1],
+}
+
+
+@pytest.mark.parametrize("batch", [2, 200, 10**6])
+@pytest.mark.parametrize("height", [1, 7, 10**6])
+@pytest.mark.parametrize("name", HARD)
+def test_hard_masks_are_those_of_one_pass_whatever_the_strips(name, height, batch, monkeypatch):
+    monkeypatch.setattr(rings_room, "BATCH_CORNERS", batch)
+    water = HARD[name]
+    rivers = polygonize(cut(water, [height]), pixel_grid(water.shape))
+    assert same_form(rivers.geometry) == one_pass(water)
+    assert rivers.is_valid.all()
+    assert rivers["area_m2"].sum() == water.sum()
+
+
+def test_hard_masks_are_what_they_are_called():
+    counts = {name: (len(found := one_pass(HARD[name])), sum(map(islands, found))) for name in HARD}
+    assert counts["a spiral"] == counts["the land beside a spiral"] == (1, 0)
+    assert counts["lakes on islands in lakes, 5 deep"] == (5, 5)
+    assert counts["a checkerboard"][0] == 465
+    assert counts["a grid of channels"] == (1, 9 * 12)
+
+
+def islands(wkb):
+    return shapely.get_num_interior_rings(shapely.from_wkb(wkb))
+
+
+# Side by side ---------------------------------------------------------------------------------------------------------
+
+
+def bytes_of(rivers):
+    columns = [rivers[name].to_numpy().tobytes() for name in ("id", "area_m2", "perimeter_m", "probability")]
+    return shapely.to_wkb(rivers.geometry.to_numpy()).tolist(), columns
+
+
+SMALL = ((corners_room, "CHUNK_PX"), (rings_room, "BATCH_CORNERS"), (ground_room, "_CHUNK"), (assemble_room, "_CHUNK"))
+
+
+@pytest.mark.parametrize("options", [EXACT, VectorOptions(min_area_m2=300.0, max_hole_m2=900.0, simplify_m=8.0)])
+@pytest.mark.parametrize("name", ["noise, 59% water", "blobs", "lakes on islands in lakes, 5 deep"])
+def test_threads_and_strips_change_no_byte(name, options, monkeypatch):
+    for room, what in SMALL:
+        monkeypatch.setattr(room, what, 300)
+    water = blobs(5) if name == "blobs" else HARD[name]
+    probability = np.random.default_rng(5).random(water.shape, dtype=np.float32)
+    results = [
+        bytes_of(polygonize(cut(water, heights, probability), utm(water.shape), options, threads=threads))
+        for threads, heights in ((1, [10**6]), (1, [3]), (2, [10**6]), (5, [7, 1]), (None, [64]))
+    ]
+    assert all(result == results[0] for result in results)
+
+
+def write_mask(path, water):
+    grid = {"transform": NORTH_UP, "crs": "EPSG:32632", "height": len(water), "width": water.shape[1]}
+    with rasterio.open(path, "w", driver="GTiff", count=1, dtype="uint8", blockysize=4, **grid) as file:
+        file.write(water.astype(np.uint8), 1)
+    return path
+
+
+def test_a_file_gives_the_same_bytes_with_any_number_of_threads(tmp_path, monkeypatch):
+    monkeypatch.setattr(raster_room, "STRIP_PX", 600)
+    monkeypatch.setattr(raster_room, "_PART_PX", 150)
+    path = write_mask(tmp_path / "m.tif", noise(0.59))
+    one, several = (bytes_of(polygonize_raster(path, threads=threads)) for threads in (1, 3))
+    assert one == several == bytes_of(polygonize(cut(noise(0.59), [90]), utm((90, 70))))
+
+
+def test_the_command_takes_a_number_of_threads(tmp_path, monkeypatch, capsys):
+    asked = []
+    spied = lambda *args, threads, **more: asked.append(threads) or polygonize_raster(*args, threads=threads, **more)  # noqa: E731
+    monkeypatch.setattr("geosam.vector.polygonize_raster", spied)
+    path = str(write_mask(tmp_path / "m.tif", noise(0.4)))
+    for code, number in ((0, "2"), (2, "0")):
+        with pytest.raises(SystemExit) as end:
+            main(["vectorize", path, "--out", str(tmp_path / f"{number}.gpkg"), "--threads", number])
+        assert end.value.code == code
+    assert asked == [2]
+    assert "--threads" in capsys.readouterr().err
+
+
+def test_a_value_that_is_no_mask_ends_all_threads_before_the_file_is_closed(tmp_path, monkeypatch):
+    monkeypatch.setattr(raster_room, "STRIP_PX", 280)
+    water = noise(0.5).astype(np.uint8)
+    water[30, 30] = 7
+    path, before = write_mask(tmp_path / "m.tif", water), threading.active_count()
+    with pytest.raises(SceneError, match="such as 7") as fault:
+        polygonize_raster(path, threads=3)
+    assert threading.active_count() <= before, fault  # which holds all that the error came through
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_a_crew_keeps_the_order_and_runs_ahead_only_a_little(threads):
+    taken = []
+
+    def items():
+        for item in range(200):
+            taken.append(item)
+            yield item
+
+    with crew(threads) as hands:
+        results = hands.map(lambda item: item * item, items())
+        assert [next(results) for _ in range(5)] == [0, 1, 4, 9, 16]
+        assert len(taken) <= 5 + 2 * threads
+        assert list(results) == [item * item for item in range(5, 200)]
+
+
+def test_a_crew_hands_on_what_went_wrong_and_none_is_refused():
+    with crew(2) as hands, pytest.raises(ZeroDivisionError):
+        list(hands.map(lambda item: 1 // item, [1, 0, 1]))
+    with pytest.raises(ValueError, match="1 or more, got 0"):
+        polygonize([], pixel_grid((3, 3)), threads=0)
+
+
+@pytest.mark.parametrize("options", [EXACT, VectorOptions(min_area_m2=2.0, max_hole_m2=2.0)])
+def test_no_step_in_python_is_done_polygon_by_polygon(options):
+    """As many calls for 7,200 ponds as for 72."""
+
+    def calls(squares):
+        water = np.tile(from_text("###.", "#.#.", "###.", "....", "##..", "...."), (squares, squares))
+        count = [0]
+
+        def counted(frame, event, arg):
+            count[0] += event in ("call", "c_call")
+
+        sys.setprofile(counted)
+        try:
+            rivers = polygonize([(0, water, None)], pixel_grid(water.shape), options, threads=1)
+        finally:
+            sys.setprofile(None)
+        assert len(rivers) == 2 * squares**2
+        return count[0]
+
+    assert calls(60) < 1.2 * calls(6)
 
 
 def test_nothing_depends_on_the_strips():

@@ -19,7 +19,7 @@ _TUNE = (
 )  # fmt: skip
 _DATA = (
     "layout", "images", "masks", "image_suffix", "label_suffix", "image_column", "label_column", "name_column",
-    "subset", "water_ids", "ignore_value", "group_by", "validation", "labels", "chip_px",
+    "subset", "water_ids", "ignore_value", "group_by", "validation", "labels", "chip_px", "gsd_m",
 )  # fmt: skip
 
 
@@ -126,6 +126,7 @@ _data_options = shared.join(
     click.option("--validation", type=float, metavar="SHARE", help="Split off where there is none.  [default: 0.15]"),
     click.option("--labels", metavar="FILE", help="Polygons of water, for orthoimages."),
     click.option("--chip", "chip_px", type=int, metavar="PX", help="Side of the chips of orthoimages.  [default: 512]"),
+    click.option("--gsd", "gsd_m", type=float, metavar="METRES", help="Pixel of orthoimages.  [default: their own]"),
 )
 
 _scratch_options = shared.join(

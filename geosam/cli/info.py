@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import time
+from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -11,56 +13,72 @@ import click
 from geosam.cli import shared
 
 if TYPE_CHECKING:
+    from geosam.estimate import Estimate
     from geosam.scene import Scene
-
-TILE_PX = 512
-"""Side of a tile of river-tiny."""
-MODEL_MPX_S = 0.8
-"""Megapixels a second through river-tiny on two CPU cores."""
-SCENE_MPX_S = 15.0
-"""Megapixels a second of all the rest: reading, coarse mask, blending, polygons."""
-BASE_MB = 900
-"""Memory of the program itself with the model loaded."""
-BYTES_PER_PX = 24
-"""Memory a pixel of one row of tiles: picture, coarse mask, probability and its weights."""
 
 
 @click.command(short_help="Look at a raster before an hours-long run.")
 @click.argument("raster", metavar="INPUT")
+@shared.model_options
+@shared.coarse_option
 @shared.scene_options
+@shared.tile_options
 @shared.config_option
+@click.option("--calibrate", is_flag=True, help="Measure this machine anew, say after it was busy the first time.")
 @shared.json_option
-def command(raster: str, as_json: bool) -> None:
+def command(raster: str, calibrate: bool, as_json: bool) -> None:
     """Say what geosam makes of INPUT: bands, resolution, nodata, stretch, tiles, memory and time.
 
     \b
       geosam info ortho.tif
       geosam info sentinel.tif --bands sentinel2 --aoi reach.gpkg --json
 
-    INPUT is any raster that GDAL opens: a path, a URL or a /vsi path. Only its header and a sample
-    of its pixels are read, so this takes about a second for a raster of any size. Options mean
+    INPUT is any raster that GDAL opens: a path, a URL or a /vsi path. Only its header and samples
+    of its pixels are read, so this takes a second or two for a raster of any size. Options mean
     what they mean for geosam segment, so that its answer is the one that a run would start from.
 
-    Valid share and stretch are those of the sample. Tiles are all there are at 512 px; a run skips
-    the dry ones, so it takes between the two times given. Times are estimates for two CPU cores.
+    Time and memory are those of geosam segment with the same options, to within a factor of two, on
+    this machine, in one process, with nothing else at work. How fast it runs the model is measured
+    the first time, which takes some ten seconds, and kept; measured anew for another model or
+    version, or with --calibrate. How many tiles are wet, and so will run, is counted where the scene
+    is small, else sampled: then a range stands beside the number. Rasters asked for with
+    --probability or --mask come on top.
+
+    \b
+    JSON keys of the estimate; seconds are wall-clock, MB are 2^20 bytes:
+      seconds, seconds_low, seconds_high   of the whole run; the range is that of wet_tiles
+      seconds_by_stage                     start, open, coarse, predict, vectorize
+      seconds_dry, seconds_all_tiles       of the whole run if no tile, or every tile, were to run
+      memory_mb                            peak of the process
+      tiles, wet_tiles, wet_tiles_low, wet_tiles_high, tiles_seen
+      assumed_model_mpx_per_s, assumed_scene_mpx_per_s   as measured: tiles, and all else
+      calibration                          what was measured of the machine, and when
 
     A raster that geosam cannot use gets one line that says why and what to do, and exit code 2.
     """
+    from geosam.estimate import estimate_run
     from geosam.pipeline import at_working_gsd
     from geosam.scene import Scene
 
     options = shared.segment_options()
+    begun = time.perf_counter()
     scene = at_working_gsd(Scene.open(raster, options.scene), options.scene)
-    facts = describe(scene, options.tiles.overlap_px)
+    opened_in_s = time.perf_counter() - begun
+    estimate = estimate_run(scene, options, opened_in_s=opened_in_s, anew=calibrate, tell=_tell)
+    facts = describe(scene, estimate)
     click.echo(json.dumps(facts, indent=2, allow_nan=False) if as_json else _table(facts))
 
 
-def describe(scene: Scene, overlap_px: int | None = None) -> dict[str, Any]:
+def _tell(message: str) -> None:
+    click.echo(f"geosam: {message}", err=True)
+
+
+def describe(scene: Scene, estimate: Estimate) -> dict[str, Any]:
     """What ``geosam info --json`` prints; every value is plain JSON, None where there is none.
 
     Args:
         scene: At the resolution it is to be run at.
-        overlap_px: Overlap of neighbouring tiles; None: an eighth of a tile.
+        estimate: Of a run on it.
     """
     header = scene.decoder.header
     height, width = scene.shape
@@ -83,25 +101,36 @@ def describe(scene: Scene, overlap_px: int | None = None) -> dict[str, Any]:
         "stretch": {"low": list(scene.stretch.low), "high": list(scene.stretch.high)},
         "block": {"width": header.block[1], "height": header.block[0]},
         "overviews": len(header.levels) - 1,
-        **_cost(scene, overlap_px),
+        **_cost(scene, estimate),
         "warnings": list(scene.warnings),
     }
 
 
-def _cost(scene: Scene, overlap_px: int | None) -> dict[str, Any]:
-    from geosam.tiling import plan_tiles
-
-    plan = plan_tiles(scene.shape, TILE_PX, overlap_px)
-    mpx = math.prod(scene.shape) / 1e6
-    without_model = mpx / SCENE_MPX_S
+def _cost(scene: Scene, estimate: Estimate) -> dict[str, Any]:
+    look, seconds = estimate.look, estimate.seconds
+    besides = seconds["coarse"] + seconds["vectorize"]
     return {
-        "tiles": len(plan),
-        "memory_mb": round(BASE_MB + scene.shape[1] * TILE_PX * BYTES_PER_PX / 2**20),
-        "seconds_dry": round(without_model, 1),
-        "seconds_all_tiles": round(without_model + len(plan) * TILE_PX**2 / 1e6 / MODEL_MPX_S, 1),
-        "assumed_model_mpx_per_s": MODEL_MPX_S,
-        "assumed_scene_mpx_per_s": SCENE_MPX_S,
+        "tiles": look.tiles,
+        "wet_tiles": round(look.wet),
+        "wet_tiles_low": math.floor(look.wet_low),
+        "wet_tiles_high": math.ceil(look.wet_high),
+        "tiles_seen": look.seen,
+        "memory_mb": estimate.memory_mb,
+        "seconds": round(estimate.total_s, 1),
+        "seconds_low": round(estimate.low_s, 1),
+        "seconds_high": round(estimate.high_s, 1),
+        "seconds_by_stage": {stage: round(spent, 2) for stage, spent in seconds.items()},
+        "seconds_dry": round(estimate.dry_s, 1),
+        "seconds_all_tiles": round(estimate.all_s, 1),
+        "assumed_model_mpx_per_s": _short(estimate.calibration.model_mpx_s),
+        "assumed_scene_mpx_per_s": _short(math.prod(scene.shape) / 1e6 / besides) if besides else None,
+        "calibration": asdict(estimate.calibration),
     }
+
+
+def _short(number: float) -> float:
+    """Three digits."""
+    return float(f"{number:.3g}")
 
 
 def _crs(scene: Scene) -> str | None:
@@ -137,13 +166,10 @@ def _table(facts: dict[str, Any]) -> str:
         ("nodata", _nodata(facts)),
         ("valid", f"{facts['valid_fraction']:.1%} of a sample"),
         ("stored in", f"blocks of {facts['block']['width']} x {facts['block']['height']} px, {_overviews(facts)}"),
-        ("tiles", f"{facts['tiles']:,} of {TILE_PX} px, if all of them hold water"),
+        ("tiles", _tiles(facts)),
         ("memory", f"about {facts['memory_mb'] / 1024:.1f} GB"),
-        (
-            "time",
-            f"{_duration(facts['seconds_dry'])} if all is dry, "
-            f"{_duration(facts['seconds_all_tiles'])} if all tiles run (at {SCENE_MPX_S:g} and {MODEL_MPX_S:g} Mpx/s)",
-        ),
+        ("time", _time(facts)),
+        ("measured", _measured(facts)),
         *(("warning", text) for text in facts["warnings"]),
     ]
     return "\n".join([facts["source"], *(f"  {name:<10} {text}" for name, text in rows)])
@@ -172,6 +198,28 @@ def _nodata(facts: dict[str, Any]) -> str:
 def _overviews(facts: dict[str, Any]) -> str:
     count = facts["overviews"]
     return f"{count} overview{'s' * (count != 1)}" if count else "no overviews"
+
+
+def _tiles(facts: dict[str, Any]) -> str:
+    text = f"{facts['tiles']:,} of {facts['calibration']['tile_px']} px, {facts['wet_tiles']:,} of them wet"
+    if facts["wet_tiles_low"] == facts["wet_tiles_high"]:
+        return text
+    return f"{text} ({facts['wet_tiles_low']:,} to {facts['wet_tiles_high']:,}: {facts['tiles_seen']:,} were looked at)"
+
+
+def _time(facts: dict[str, Any]) -> str:
+    low, high = _duration(facts["seconds_low"]), _duration(facts["seconds_high"])
+    between = f" ({low} to {high})" if low != high else ""
+    dry, all_tiles = _duration(facts["seconds_dry"]), _duration(facts["seconds_all_tiles"])
+    return f"about {_duration(facts['seconds'])}{between}; {dry} if all were dry, {all_tiles} if all tiles ran"
+
+
+def _measured(facts: dict[str, Any]) -> str:
+    found = facts["calibration"]
+    return (
+        f"{found['model']} at {facts['assumed_model_mpx_per_s']:g} Mpx/s ({found['device']}, {found['dtype']}), "
+        f"on {found['machine']}, {found['day']}"
+    )
 
 
 def _duration(seconds: float) -> str:

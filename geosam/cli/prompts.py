@@ -21,10 +21,15 @@ def command(scene: str, out: str, overwrite: bool) -> None:
 
     Each is a point with the attributes label (water or dry), tile and body. Load them over the
     image in QGIS to see what the model is told: a water point on dry ground is where to look first
-    when a result is wrong.
+    when a result is wrong. Move, add or delete points there and hand the file back with --points: a
+    point whose tile and body are left empty is for every tile it lies in.
 
     \b
-      geosam prompts ortho.tif --out prompts.geojson
+      geosam prompts ortho.tif --out prompts.gpkg
+      geosam segment ortho.tif --points prompts.gpkg --out rivers.gpkg
+
+    Unchanged, the points give what a run without them gives. A model that is also shown the first guess
+    as a mask, as river-tiny is, needs that too: --prompt-mask with what geosam coarse writes.
     """
     from geosam.pipeline.points import write_prompts
 

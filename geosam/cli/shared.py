@@ -70,6 +70,15 @@ def batch_size(text: str | int) -> int | None:
     return int(text)
 
 
+def magnify(text: str | int) -> int | None:
+    """1, 2 or 4, or ``auto``: None, the model's own."""
+    if text == "auto":
+        return None
+    if str(text) not in ("1", "2", "4"):
+        raise click.BadParameter(f"{text!r} is neither auto nor 1, 2 or 4.")
+    return int(text)
+
+
 def _number(text: str | float) -> float | None:
     try:
         return float(text)
@@ -116,7 +125,7 @@ def _default_of(key: str) -> str:
     for part in key.split("."):
         value = getattr(value, part)
     if value is None:
-        return "" if key.startswith("scene.") else "auto"
+        return "" if key.startswith("scene.") or key.endswith("_file") else "auto"
     if isinstance(value, bool):
         return ""
     return f"{value:g}" if isinstance(value, float) else str(value)
@@ -144,6 +153,13 @@ scene_options: Decorator[Any] = join(
     stage_option("--aoi", key="scene.aoi", metavar="FILE", help="Work only inside the polygons of this vector file."),
     stage_option("--gsd", key="scene.gsd", type=gsd, metavar="native|auto|METRES", help="Pixel size to work at."),
     stage_option(
+        "--nodata",
+        key="scene.nodata",
+        type=float,
+        metavar="VALUE",
+        help="Value that means no data, where the file does not say so: 0 for a black border.",
+    ),
+    stage_option(
         "--allow-no-crs",
         key="scene.allow_no_crs",
         is_flag=True,
@@ -151,7 +167,7 @@ scene_options: Decorator[Any] = join(
         help="Accept a raster without CRS; the result is in pixel coordinates, not in GeoJSON.",
     ),
 )
-"""``--bands --aoi --gsd --allow-no-crs``: how a raster is read."""
+"""``--bands --aoi --gsd --nodata --allow-no-crs``: how a raster is read."""
 
 coarse_option: Decorator[Any] = stage_option(
     "--coarse",
@@ -167,21 +183,81 @@ model_options: Decorator[Any] = join(
     stage_option("--device", key="model.device", type=click.Choice(get_args(Device)), help="Where the model runs."),
     stage_option("--dtype", key="model.dtype", type=click.Choice(get_args(Dtype)), help="Precision it runs in."),
     stage_option("--batch-size", key="model.batch_size", type=batch_size, metavar="auto|N", help="Tiles a batch."),
+    stage_option(
+        "--magnify",
+        key="model.magnify",
+        type=magnify,
+        metavar="auto|1|2|4",
+        help="Times that river-tiny enlarges a tile before it looks at it; 1 is the fastest.",
+    ),
+    stage_option(
+        "--views",
+        key="model.views",
+        type=click.IntRange(1, 8),
+        metavar="N",
+        help="Average the answers to 1 to 8 turned and mirrored views of a tile; each costs as much as the first.",
+    ),
+    stage_option(
+        "--compile",
+        key="model.compile",
+        is_flag=True,
+        default=False,
+        help="Compile a SAM's encoder, for long runs on a GPU: minutes at the start, faster tiles after that.",
+    ),
 )
-"""``--model --device --dtype --batch-size``: the model and how it is run."""
+"""``--model --device --dtype --batch-size --views --compile``: the model and how it is run."""
 
 tile_options: Decorator[Any] = join(
     stage_option(
         "--tiles",
         key="tiles.which",
-        type=click.Choice(["water", "all"]),
-        help="Run the model only where the first guess has water, or everywhere.",
+        type=click.Choice(["auto", "water", "all"]),
+        help="Run the model only where the first guess has water, or everywhere; auto: everywhere where no prompt "
+        "is given, else water.",
     ),
     stage_option(
         "--overlap", key="tiles.overlap_px", type=int, metavar="PX", help="Overlap of neighbouring tiles in pixels."
     ),
 )
 """``--tiles --overlap``: how the scene is cut."""
+
+prompt_options: Decorator[Any] = join(
+    stage_option(
+        "--prompts",
+        key="prompts.which",
+        type=click.Choice(["auto", "given", "both", "none"]),
+        help="auto: points of the first guess. given: yours alone, and only tiles that hold one run; so it is where a "
+        "file of yours is named. both: yours join the automatic ones. none: no prompt, for a model trained for it.",
+    ),
+    stage_option(
+        "--points",
+        key="prompts.points_file",
+        metavar="FILE",
+        help="Your points, in any vector format and CRS. Attribute label: water or dry (or 1 and 0); without it all "
+        "are water. Points of the same attribute body are one prompt. What geosam prompts writes is such a file.",
+    ),
+    stage_option(
+        "--boxes",
+        key="prompts.boxes_file",
+        metavar="FILE",
+        help="Your boxes: the bounds of each polygon of a vector file.",
+    ),
+    stage_option(
+        "--prompt-mask",
+        key="prompts.mask_file",
+        metavar="FILE",
+        help="Your mask, polygons or raster, as a dense prompt, for models that understand masks (--mask is the "
+        "raster that is written; for a mask to sample points in, see --coarse).",
+    ),
+    stage_option(
+        "--multimask",
+        key="prompts.multimask",
+        is_flag=True,
+        default=False,
+        help="Have whole, part and sub-part of each water body, and keep the one of highest predicted IoU.",
+    ),
+)
+"""``--prompts --points --boxes --prompt-mask --multimask``: what a run asks its model."""
 
 simplify_option: Decorator[Any] = stage_option(
     "--simplify",

@@ -22,9 +22,15 @@ from geosam.cli import shared
     default=False,
     help="Accept a raster without CRS; the result is in pixel coordinates, not in GeoJSON.",
 )
+@click.option(
+    "--threads",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Threads that work side by side; default: one a processor, up to 8. The result is the same.",
+)
 @shared.config_option
 @shared.overwrite_option
-def command(raster: str, out: str, overwrite: bool) -> None:
+def command(raster: str, out: str, threads: int | None, overwrite: bool) -> None:
     """Polygons from a mask or probability RASTER, by strips: a raster of any size will do.
 
     \b
@@ -47,7 +53,9 @@ def command(raster: str, out: str, overwrite: bool) -> None:
     allow_no_crs = options.scene.allow_no_crs
     check_output(out, overwrite, has_crs=not allow_no_crs or has_crs(raster))
     with shared.progress("polygons") as progress:
-        rivers = polygonize_raster(raster, options.vector, allow_no_crs=allow_no_crs, progress=progress)
+        rivers = polygonize_raster(
+            raster, options.vector, allow_no_crs=allow_no_crs, progress=progress, threads=threads
+        )
     write_rivers(rivers, out, overwrite)
     click.echo(_summary(len(rivers), float(rivers["area_m2"].sum()), rivers.crs is not None))
     click.echo(f"{out} ({time.perf_counter() - started:.1f} s)")

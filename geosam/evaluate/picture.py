@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
+from geosam.datasets.shown import found_over, truth_over
 from geosam.errors import OutputError
 from geosam.evaluate.samples import Sample
 
 _SIDE, _GAP, _TITLE = 320, 6, 18
-_BLUE, _RED, _ORANGE, _GREY = (30, 110, 255), (230, 30, 60), (255, 170, 0), (128, 128, 128)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +29,7 @@ class Case:
     @classmethod
     def of(cls, sample: Sample, found: NDArray[np.bool_], title: str) -> Case:
         """The three panels of an image."""
-        truth = _tinted(_tinted(sample.rgb, sample.water, _BLUE), ~sample.known, _GREY)
-        said = _tinted(sample.rgb, found & sample.water, _BLUE)
-        said = _tinted(said, found & ~sample.water & sample.known, _RED)
-        said = _tinted(said, sample.water & ~found, _ORANGE)
+        truth, said = truth_over(sample.rgb, sample.label), found_over(sample.rgb, found, sample.label)
         return cls(title, (_small(sample.rgb), _small(truth), _small(said)))
 
 
@@ -80,12 +77,6 @@ class Worst:
             raise OutputError(
                 f"{path} could not be written ({error}). Give --worst a path that ends in .png."
             ) from None
-
-
-def _tinted(rgb: NDArray[np.uint8], where: NDArray[np.bool_], colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-    out = rgb.copy()
-    out[where] = (0.45 * rgb[where] + 0.55 * np.array(colour)).astype(np.uint8)
-    return out
 
 
 def _small(rgb: NDArray[np.uint8]) -> Image.Image:

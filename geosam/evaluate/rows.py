@@ -170,7 +170,8 @@ class Remembering:
 
     def __init__(self, model: PromptableModel) -> None:
         self.name, self.tile_px, self.sha256 = model.name, model.tile_px, model.sha256
-        self.device, self.dtype = model.device, model.dtype
+        self.device, self.dtype, self.step_px = model.device, model.dtype, model.step_px
+        self.multimask = bool(getattr(model, "multimask", False))
         self.threshold, self.understands = model.threshold, model.understands
         self._model = model
         self._kept: OrderedDict[bytes, Any] = OrderedDict()

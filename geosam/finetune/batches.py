@@ -18,7 +18,7 @@ from geosam.finetune.recipe import DataSource, Recipe, Stage
 from geosam.finetune.samples import Sample, make_sample
 
 UInt8 = NDArray[np.uint8]
-OWN_HINTS = 0.5
+OWN_HINTS = 0.3
 """Share of the dense prompts that the model makes itself."""
 
 TOKEN_STEP = 8

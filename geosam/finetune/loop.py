@@ -246,8 +246,10 @@ def _load(path: Path, model: nn.Module, averaged: nn.Module, optimizer: torch.op
 
 
 def _weights_of(file: Path, model: TinySam) -> dict[str, Tensor]:
-    """A file's weights in single precision, checked against the model."""
+    """A file's weights in single precision, checked against the model, which may be the first to have far sight."""
     found = {name: v.float() if v.is_floating_point() else v for name, v in read_tensors(file).items()}
+    new = {name: v for name, v in model.state_dict().items() if ".far_sight." in name}
+    found = new | found if not new.keys() & found.keys() else found
     check_fit(found, model.state_dict(), str(file))
     return found
 

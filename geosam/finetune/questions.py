@@ -103,9 +103,3 @@ def _pointing_at_dry(label: UInt8, way: Way, rng: np.random.Generator) -> tuple[
 def no_prompts_at(middle: float) -> Prompts:
     """One water point in the middle of a tile of which nothing is known."""
     return Prompts(np.full((1, 1, 2), middle, np.float32), np.full((1, 1), WATER, np.int64))
-
-
-def turned(planes: NDArray[np.generic], view: int) -> NDArray[np.generic]:
-    """One of the eight views of a square (the group D4): quarter turns of the last two axes, from 4 on mirrored."""
-    out = np.rot90(planes, view % 4, axes=(-2, -1))
-    return np.ascontiguousarray(out[..., ::-1] if view >= 4 else out)

@@ -23,6 +23,9 @@ from geosam.prompts import Prompts, joined, sample_prompts
 Bool = NDArray[np.bool_]
 UInt8 = NDArray[np.uint8]
 
+OWN_MISTAKES = 0.75
+"""Share of the coarse masks that a colour rule makes; the others are the truth spoilt, a better hint than a run has."""
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -77,7 +80,7 @@ def dense_prompt(water: Bool) -> NDArray[np.float32]:
 
 def coarse_with_mistakes(image: UInt8, label: UInt8, rng: np.random.Generator) -> Bool:
     """A coarse mask as a run would have it: a colour rule's own, or the truth spoilt."""
-    if rng.random() < 0.45:
+    if rng.random() < OWN_MISTAKES:
         valid = np.ones(label.shape, bool)
         return np.asarray(guess_water(image, valid), bool)
     return spoilt(label == 255, rng)

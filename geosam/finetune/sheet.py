@@ -10,12 +10,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from geosam.datasets import LabelledData
+from geosam.datasets.shown import found_over, truth_over
 from geosam.finetune.store import Store, cut
 
 Bool = NDArray[np.bool_]
 UInt8 = NDArray[np.uint8]
 _SIDE, _GAP, _TITLE = 256, 6, 18
-_BLUE, _RED, _ORANGE, _GREY = (30, 110, 255), (230, 30, 60), (255, 170, 0), (128, 128, 128)
 
 
 def spread(numbers: Sequence[int], most: int = 8) -> list[int]:
@@ -56,17 +56,5 @@ def _panels(data: LabelledData, store: Store, number: int, before: Bool, after: 
     chip, label = store.chips[number], store.labels[number]
     image, _ = cut(*data.splits[chip.split][chip.tile].read(), chip.row, chip.col, label.shape[0])
     rgb = image.transpose(1, 2, 0)
-    truth = _tinted(_tinted(rgb, label == 255, _BLUE), label == 128, _GREY)
-    pictures = [rgb, truth, *(_judged(rgb, found, label) for found in (before, after))]
+    pictures = [rgb, truth_over(rgb, label), *(found_over(rgb, found, label) for found in (before, after))]
     return [Image.fromarray(np.ascontiguousarray(picture)).resize((_SIDE, _SIDE)) for picture in pictures]
-
-
-def _judged(rgb: UInt8, found: Bool, label: UInt8) -> UInt8:
-    right = _tinted(rgb, found & (label == 255), _BLUE)
-    return _tinted(_tinted(right, found & (label == 0), _RED), ~found & (label == 255), _ORANGE)
-
-
-def _tinted(rgb: UInt8, where: Bool, colour: tuple[int, int, int]) -> UInt8:
-    out = rgb.copy()
-    out[where] = (0.45 * rgb[where] + 0.55 * np.array(colour)).astype(np.uint8)
-    return out

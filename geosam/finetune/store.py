@@ -23,8 +23,8 @@ from torch import Tensor
 from geosam.coarse import guess_water
 from geosam.datasets import LabelledData, Tile, UnreadableError
 from geosam.errors import DatasetError, OutputError
-from geosam.finetune.questions import turned
 from geosam.finetune.ranks import Ranks
+from geosam.predict.views import turned
 
 UInt8 = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
@@ -243,7 +243,8 @@ class _Builder:
 
 
 def _signature(data: LabelledData, model: Any, views: int, pixels: bool) -> str:
-    parts = [VERSION, data.signature, model.sha256, model.tile_px, str(model.dtype), 1 if pixels else views, pixels]
+    encoder = [model.sha256, model.tile_px, str(model.dtype), getattr(model, "magnify", None)]
+    parts = [VERSION, data.signature, *encoder, 1 if pixels else views, pixels]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 

@@ -20,12 +20,13 @@ from geosam.datasets import LabelledData
 from geosam.errors import RunError
 from geosam.finetune.losses import iou_head, mask_loss
 from geosam.finetune.options import TuneOptions
-from geosam.finetune.questions import ask_about, draw_way, turned
+from geosam.finetune.questions import ask_about, draw_way
 from geosam.finetune.ranks import Ranks
 from geosam.finetune.scoring import embeddings_of, masks, score
 from geosam.finetune.sheet import spread, write_sheet
 from geosam.finetune.store import Store, open_store
 from geosam.finetune.tuned import choose_weights, learned_state, load_state, merged, save_state, save_tuned
+from geosam.predict.views import turned
 from geosam.prompts import Prompts
 
 StageProgress = Callable[[str, int, int], None]
@@ -135,6 +136,7 @@ class Tuner:
         more = {"none": self.options.learn_none, "mask": self.options.learn_dense}
         self.model.understands = frozenset({*self.model.understands, *(kind for kind, yes in more.items() if yes)})
         self.untouched = deepcopy(learned_state(self.model.module))
+        self.untouched_plain = bool(getattr(self.model, "plain", False))
         self.average = deepcopy(self.untouched) if self.options.ema else None
         wanted = [weight for weight in self.model.module.parameters() if weight.requires_grad]
         self.optimizer = torch.optim.AdamW(
@@ -143,6 +145,7 @@ class Tuner:
 
     def _one_epoch(self, progress: StageProgress) -> None:
         begun, figures = time.monotonic(), []
+        self._answer_plainly(not self.options.none)
         steps = self.steps_an_epoch
         for step in range(steps):
             figures.append(self._step(step))
@@ -161,6 +164,11 @@ class Tuner:
         means = {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
         self._log({**means, "seconds": time.monotonic() - begun, "processes": self.ranks.world, "rows": rows})
         self._keep_state()
+
+    def _answer_plainly(self, plainly: bool) -> None:
+        """Whether the way down alone answers where nothing is asked, past the decoder that learns."""
+        if hasattr(self.model, "plain"):
+            self.model.plain = plainly and self.untouched_plain
 
     @property
     def steps_an_epoch(self) -> int:
@@ -218,7 +226,7 @@ class Tuner:
             rng = np.random.default_rng([o.seed, self.epoch, 1_000_000 + number])
             view = int(rng.integers(o.views))
             label, guess = (turned(part, view) for part in (self.store.labels[number], self.store.guess(number)))
-            asked, target = ask_about(label, guess, way, o.jitter_px, rng)  # type: ignore[arg-type]
+            asked, target = ask_about(label, guess, way, o.jitter_px, rng)
             prompts.append(asked)
             targets.append(target)
             views.append(view)
@@ -280,7 +288,8 @@ class Tuner:
             return
         notes = {
             "base": self.base, "base_sha256": self.base_sha256, "threshold": self.model.threshold,
-            "understands": sorted(self.model.understands), "options": self.options.model_dump(mode="json"),
+            "understands": sorted(self.model.understands), "plain": not self.options.none and self.untouched_plain,
+            "options": self.options.model_dump(mode="json"),
             "data": {"signature": self.data.signature, "what": self.data.describe()},
             "epoch": self.epoch, "validation": rows, "validation_of_base": self.before,
         }  # fmt: skip
@@ -324,9 +333,11 @@ class Tuner:
         """Scores on the test split, which chose nothing, and the contact sheet."""
         test, shown = self.store.of_split("test"), spread(self.checked)
         with _Swapped(self.model.module, self.untouched):
+            self._answer_plainly(self.untouched_plain)
             tuned.test_before = self._score(test, progress) if test else {}
             before = masks(self.model, self.store, shown)["auto"]
         with _Swapped(self.model.module, self.best_weights):
+            self._answer_plainly(not self.options.none)
             tuned.test_after = self._score(test, progress) if test else {}
             after = masks(self.model, self.store, shown)["auto"]
         if self.ranks.rank == 0:

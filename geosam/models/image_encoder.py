@@ -88,6 +88,36 @@ class WayDown(nn.Module):
         return Features(embedding, stride4, stride8, self.water(stride4))
 
 
+class FarSight(nn.Module):
+    """Attention of every place of the coarsest grid to every other one, added to what is there.
+
+    A reach of a river that looks like mud is told by another one of the same colour that does not. There are no
+    positions in it, so that a tile of any size is looked at in the same way, and at first it adds nothing.
+    """
+
+    def __init__(self, dim: int, heads: int = 8) -> None:
+        super().__init__()
+        self.heads = heads
+        self.norm1, self.norm2 = LayerNorm2d(dim), LayerNorm2d(dim)
+        self.qkv, self.out = nn.Conv2d(dim, 3 * dim, 1, bias=False), nn.Conv2d(dim, dim, 1)
+        last = nn.Conv2d(2 * dim, dim, 1)
+        self.mlp = nn.Sequential(nn.Conv2d(dim, 2 * dim, 1), nn.GELU(), last)
+        for weight in (*self.out.parameters(), *last.parameters()):
+            nn.init.zeros_(weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Look around in x, float (B, dim, H, W)."""
+        b, dim, h, w = x.shape
+        q, k, v = (
+            part.flatten(2).transpose(1, 2).reshape(b, h * w, self.heads, -1).transpose(1, 2)
+            for part in self.qkv(self.norm1(x)).chunk(3, dim=1)
+        )
+        seen = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(b, h * w, dim)
+        x = x + self.out(seen.transpose(1, 2).reshape(b, dim, h, w))
+        y: Tensor = x + self.mlp(self.norm2(x))
+        return y
+
+
 class ImageEncoder(nn.Module):
     """A hierarchical timm backbone with stages at strides 4, 8, 16 and 32, and SAM's neck.
 
@@ -105,6 +135,7 @@ class ImageEncoder(nn.Module):
         stride16_last: bool = False,
         skips: bool = True,
         widths: tuple[int, ...] | None = None,
+        far_sight: bool = False,
     ) -> None:
         super().__init__()
         options: dict[str, Any] = {} if widths is None else {"channels": widths}
@@ -119,6 +150,7 @@ class ImageEncoder(nn.Module):
             nn.Conv2d(embed_dim, embed_dim, 3, padding=1, bias=False),
             LayerNorm2d(embed_dim),
         )
+        self.far_sight = FarSight(channels[3]) if far_sight else None
         self.lateral = None if stride16_last else nn.Conv2d(channels[3], embed_dim, 1, bias=False)
         self.way_down = WayDown((channels[0], channels[1]), embed_dim) if skips else None
 
@@ -138,6 +170,8 @@ class ImageEncoder(nn.Module):
     def forward(self, x: Tensor) -> Features:
         """Encode normalised images, float (B, 3, S, S) with S a multiple of 32."""
         fine, finer8, middle, deep = self.stages(x)
+        if self.far_sight is not None:
+            deep = self.far_sight(deep)
         if self.lateral is None:
             embedding = self.neck(deep)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +43,27 @@ def load_model(options: ModelOptions | None = None) -> PromptableModel:
     """
     options = ModelOptions() if options is None else options
     device = choose_device(options.device)
-    return _load(options.name, device, choose_dtype(options.dtype, device))
+    model = _load(options.name, device, choose_dtype(options.dtype, device))
+    if options.compile:
+        _compile(model)
+    if options.magnify is not None:
+        _magnify(model, options.magnify)
+    return model
+
+
+def _magnify(model: Any, times: int) -> None:
+    """Enlarge the tiles of a model that takes tiles of any size."""
+    if getattr(model, "step_px", None) is None:
+        raise ModelError(f"--magnify is for models that take tiles of any size, such as river-tiny, not {model.name}.")
+    model.magnify = times
+
+
+def _compile(model: Any) -> None:
+    """Compile what can be; a model without a way to runs as it is, and a RuntimeWarning says so."""
+    if hasattr(model, "compile"):
+        model.compile()
+    else:
+        warnings.warn(f"--compile: {model.name} is not compiled, only SAM is", RuntimeWarning, stacklevel=3)
 
 
 def _load(name: str, device: torch.device, dtype: torch.dtype) -> PromptableModel:
@@ -115,6 +136,8 @@ def _on_its_base(folder: Path, name: str, device: torch.device, dtype: torch.dty
     model.name, model.sha256 = name, sha256_of([folder / TUNED_FILE])
     model.threshold = float(notes.get("threshold", model.threshold))  # type: ignore[arg-type]
     model.understands = frozenset(map(str, notes.get("understands", model.understands)))  # type: ignore[call-overload]
+    if hasattr(model, "plain"):
+        model.plain = bool(notes.get("plain", False))
     tuned: PromptableModel = model
     return tuned
 

@@ -31,15 +31,19 @@ class TinySamConfig:
     widths: tuple[int, ...] | None = None
     """Channels of the four stages, for a ResNet; None: those of its name."""
     image_size: int = 512
-    """Side of a tile in pixels."""
+    """Side of a tile as the network sees it, pixels."""
     stride16_last: bool = False
     """MobileSAM's TinyViT: the last stage keeps stride 16."""
+    far_sight: bool = False
+    """The coarsest stage attends to the whole tile."""
     skips: bool = True
     """Fine stages of the encoder reach the decoder, for crisp banks and thin channels."""
     no_prompt: bool = True
     """Trained to find all water when it is given no prompt."""
     dense_prompt: bool = True
     """Trained to take the coarse mask as a dense prompt."""
+    magnify: int = 1
+    """A scene's tiles are enlarged so many times, 1, 2 or 4, before they are looked at."""
     threshold: float = 0.5
     """Probability at which its masks are best, chosen on training data."""
 
@@ -64,7 +68,11 @@ class TinySam(nn.Module):
         super().__init__()
         self.config = config = TinySamConfig() if config is None else config
         self.image_encoder = ImageEncoder(
-            config.backbone, stride16_last=config.stride16_last, skips=config.skips, widths=config.widths
+            config.backbone,
+            stride16_last=config.stride16_last,
+            skips=config.skips,
+            widths=config.widths,
+            far_sight=config.far_sight,
         )
         self.prompt_encoder = PromptEncoder(image_size=config.image_size)
         self.mask_decoder = MaskDecoder(skips=config.skips)
@@ -72,7 +80,7 @@ class TinySam(nn.Module):
         self.register_buffer("pixel_std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
     def encode(self, images: Tensor) -> Features:
-        """Features of 8-bit RGB tiles, uint8 or float 0..255 (B, 3, S, S), S a multiple of 32."""
+        """Features of 8-bit RGB tiles, uint8 or float 0..255 (B, 3, H, W), H and W multiples of 32."""
         x = (images.float() - self.pixel_mean) / self.pixel_std
         features: Features = self.image_encoder(x.contiguous(memory_format=torch.channels_last))
         return features

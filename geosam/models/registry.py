@@ -60,7 +60,7 @@ MODELS: dict[str, ModelSpec] = {
     spec.name: spec
     for spec in (
         ModelSpec(
-            "river-tiny", "tiny", "river-tiny.safetensors", "Apache-2.0", 512, 0, 0,
+            "river-tiny", "tiny", "river-tiny.safetensors", "Apache-2.0", 256, 0, 0,
             ("points", "boxes", "mask", "none"), "tuned on rivers, inside the package, made for CPUs",
         ),
         ModelSpec(

@@ -18,9 +18,10 @@ from transformers import SamConfig, SamModel
 from transformers.utils import logging as _hf_logging
 
 from geosam.errors import ModelError
+from geosam.models.attention import compiled_encode, plain_encode
 from geosam.models.checkpoint import misfit, read_json, read_tensors, sha256_of, weight_files
-from geosam.models.device import autocast
-from geosam.models.protocol import DRY_LOGIT
+from geosam.models.device import autocast, to_device
+from geosam.models.protocol import DRY_LOGIT, best_of
 from geosam.prompts import Prompts
 
 hf_logging: Any = _hf_logging
@@ -60,10 +61,11 @@ class _Body:
     labels: NDArray[np.int64]
     box: NDArray[np.float32] | None
     mask: NDArray[np.bool_] | None
+    many: bool
 
     @property
-    def kind(self) -> tuple[int, bool, bool]:
-        return len(self.labels), self.box is not None, self.mask is not None
+    def kind(self) -> tuple[int, bool, bool, bool]:
+        return len(self.labels), self.box is not None, self.mask is not None, self.many
 
 
 def to_sam_xy(xy: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -96,6 +98,9 @@ class SamAdapter:
         self.name, self.sha256, self.threshold, self.understands = name, sha256, threshold, understands
         self.device, self.dtype = device, dtype
         self.tile_px = int(model.config.vision_config.image_size)
+        self.multimask = True
+        self.step_px: int | None = None  # The encoder's positions are of the full tile.
+        self._encode = plain_encode(device)
         self._mean = torch.tensor(MEAN, device=device).view(3, 1, 1)
         self._std = torch.tensor(STD, device=device).view(3, 1, 1)
         with torch.no_grad():
@@ -116,9 +121,15 @@ class SamAdapter:
         """As :meth:`embed`, with gradients where the weights want them."""
         if images.dtype != torch.uint8 or images.shape[1:] != (3, self.tile_px, self.tile_px):
             raise ValueError(f"tiles must be uint8 (B, 3, {self.tile_px}, {self.tile_px}), got {tuple(images.shape)}")
-        pixels = (images.to(self.device).float() - self._mean) / self._std
+        pixels = (to_device(images, self.device).float() - self._mean) / self._std
         with autocast(self.device, self.dtype):
-            return SamEmbeddings(self.model.vision_encoder(pixels).last_hidden_state)
+            # Channels last, as the encoder has its tokens: the grid of patches needs no other order then.
+            pixels = pixels.contiguous(memory_format=torch.channels_last)
+            return SamEmbeddings(self._encode(self.model.vision_encoder, pixels))
+
+    def compile(self) -> None:
+        """Have the encoder compiled at its first batch; see :func:`~geosam.models.attention.compiled_encode`."""
+        self._encode = compiled_encode(self.device)
 
     @torch.inference_mode()
     def decode(self, embeddings: SamEmbeddings, prompts: Sequence[Prompts]) -> Tensor:
@@ -173,20 +184,20 @@ class SamAdapter:
         """Take from one row of a tile's prompts what this model understands."""
         known = self.understands
         keep = (prompt.labels[row] >= 0) & ("points" in known)
-        box = prompt.boxes[row] if prompt.boxes is not None and "boxes" in known else None
-        mask = prompt.mask if "mask" in known else None
+        box = prompt.box(row) if "boxes" in known else None
+        mask = prompt.mask if "mask" in known and prompt.with_mask()[row] else None
         if not keep.any() and box is None and mask is None and "none" not in known:
             raise ModelError(
                 f"{self.name} cannot find water without a prompt, and was given a body without one; it understands "
                 f"{', '.join(sorted(known))}. Choose a --coarse method other than learned, or --model river-tiny."
             )
-        return _Body(tile, prompt.points[row][keep], prompt.labels[row][keep], box, mask)
+        return _Body(tile, prompt.points[row][keep], prompt.labels[row][keep], box, mask, prompt.multimask)
 
     def _decode_group(self, image: Tensor, group: Sequence[_Body]) -> Tensor:
         """Logits float32 (n, tile_px, tile_px) of n bodies of one kind."""
-        low, _ = self._low(image, group)
+        low, iou = self._low(image, group, many=group[0].many)
         size = (self.tile_px, self.tile_px)
-        return F.interpolate(low, size, mode="bilinear", align_corners=False)[:, 0]
+        return F.interpolate(best_of(low, iou), size, mode="bilinear", align_corners=False)[:, 0]
 
     def _low(self, image: Tensor, group: Sequence[_Body], many: bool = False) -> tuple[Tensor, Tensor]:
         """Logits float32 (n, M, tile_px/4, tile_px/4) and predicted IoUs (n, M) of n bodies of one kind."""
@@ -205,7 +216,7 @@ class SamAdapter:
 
     def _prompt_tensors(self, group: Sequence[_Body]) -> dict[str, Tensor | None]:
         """The group's prompts as transformers' prompt encoder takes them: (n, 1 prompt, ...)."""
-        count, has_box, has_mask = group[0].kind
+        count, has_box, has_mask, _ = group[0].kind
         points = np.stack([to_sam_xy(body.points) for body in group])[:, None]
         labels = np.stack([body.labels for body in group])[:, None]
         boxes = np.stack([to_sam_xy(body.box) for body in group if body.box is not None])[:, None] if has_box else None

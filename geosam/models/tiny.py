@@ -19,12 +19,15 @@ from geosam.models.checkpoint import check_fit, read_metadata, read_tensors, sha
 from geosam.models.device import autocast
 from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
-from geosam.models.protocol import DRY_LOGIT
+from geosam.models.protocol import DRY_LOGIT, best_of
 from geosam.prompts import Prompts, joined
 
 TOKEN_STEP = 8
 """Points are padded to a multiple of this, as in training, so that few groups are decoded and a
 body's mask does not depend on what else is in the batch."""
+
+STRIDE_PX = 32
+"""The encoder's coarsest stride; sides of what the network sees are multiples of it."""
 
 CHUNK = 32
 """Bodies decoded at once; one of a 512 px tile needs about 20 MB."""
@@ -38,6 +41,12 @@ class _Body:
     points: NDArray[np.float32]
     labels: NDArray[np.int64]
     mask: NDArray[np.bool_] | None
+    many: bool
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether it asks for all water, without any prompt."""
+        return len(self.labels) == 0 and self.mask is None
 
 
 class TinyModel:
@@ -54,9 +63,25 @@ class TinyModel:
         network.image_encoder.backbone = reparameterize_model(network.image_encoder.backbone)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.name, self.sha256, self.device, self.dtype = name, sha256, device, dtype
-        self.tile_px, self.threshold = config.image_size, config.threshold
+        self.threshold = config.threshold
+        self.magnify = config.magnify
+        self.plain = config.skips
+        """Nothing asked is answered by the encoder's way down alone; a tuned decoder answers by itself."""
+        # Those that know what no prompt means were trained by the recipe here, which shows them one mask a body.
+        self.multimask = not config.no_prompt
         extra = {"mask": config.dense_prompt, "none": config.no_prompt}
         self.understands = frozenset({"points", "boxes", *(kind for kind, known in extra.items() if known)})
+
+    @property
+    def magnify(self) -> int:
+        """How many times tiles are enlarged for the network: 1, 2 or 4. Setting it changes the tiles' side."""
+        return self._magnify
+
+    @magnify.setter
+    def magnify(self, times: int) -> None:
+        config = self.network.config
+        self._magnify, self.tile_px, self.input_px = times, config.image_size // times, config.image_size
+        self.step_px = STRIDE_PX // times if config.skips else None
 
     @property
     def module(self) -> torch.nn.Module:
@@ -65,23 +90,30 @@ class TinyModel:
 
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Features:
-        """Encode tiles, uint8 (B, 3, tile_px, tile_px) as RGB."""
+        """Encode tiles, uint8 (B, 3, tile_px, tile_px) as RGB; smaller ones by multiples of :attr:`step_px`."""
         return self.encode(images)
+
+    def _takes(self, side: int) -> bool:
+        smaller = self.step_px is not None and 0 < side < self.tile_px and side % self.step_px == 0
+        return side == self.tile_px or smaller
 
     def encode(self, images: Tensor) -> Features:
         """As :meth:`embed`, with gradients where the weights want them."""
-        if images.dtype != torch.uint8 or images.shape[1:] != (3, self.tile_px, self.tile_px):
+        if images.dtype != torch.uint8 or images.shape[1:2] != (3,) or not all(map(self._takes, images.shape[2:])):
             raise ValueError(f"tiles must be uint8 (B, 3, {self.tile_px}, {self.tile_px}), got {tuple(images.shape)}")
+        seen = images.to(self.device)
+        if self.magnify > 1:
+            seen = F.interpolate(seen.float(), scale_factor=self.magnify, mode="bilinear", align_corners=False)
         with autocast(self.device, self.dtype):
-            features: Features = self.network.encode(images.to(self.device))
+            features: Features = self.network.encode(seen)
         return features
 
     @torch.inference_mode()
     def decode(self, embeddings: Features, prompts: Sequence[Prompts]) -> Tensor:
-        """Logits of water, float32 (B, tile_px, tile_px); see the protocol."""
+        """Logits of water, float32 (B, tile_px, tile_px), or of the smaller tiles' shape; see the protocol."""
         if len(prompts) != len(embeddings.embedding):
             raise ValueError(f"one Prompts a tile is needed: got {len(prompts)} for {len(embeddings.embedding)} tiles")
-        logits = torch.full((len(prompts), self.tile_px, self.tile_px), -torch.inf, device=self.device)
+        logits = torch.full((len(prompts), *self._shape_of(embeddings)), -torch.inf, device=self.device)
         for group in self._groups([body for tile, prompt in enumerate(prompts) for body in self._bodies(tile, prompt)]):
             for body, found in zip(group, self._decode_group(embeddings, group), strict=True):
                 torch.maximum(logits[body.tile], found, out=logits[body.tile])
@@ -105,7 +137,7 @@ class TinyModel:
             many: The three masks of an ambiguous prompt instead of the single one.
 
         Returns:
-            Logits float32 (B, M, tile_px/4, tile_px/4) and predicted IoUs float32 (B, M), M 1 or 3.
+            Logits float32 (B, M, input_px/4, input_px/4) and predicted IoUs float32 (B, M), M 1 or 3.
         """
         order, found = [], []
         for group in self._groups([body for tile, prompt in enumerate(prompts) for body in self._bodies(tile, prompt)]):
@@ -115,23 +147,26 @@ class TinyModel:
         return tuple(torch.cat(parts)[back] for parts in zip(*found, strict=True))  # type: ignore[return-value]
 
     def _bodies(self, tile: int, prompts: Prompts) -> list[_Body]:
-        """What to decode for one tile: with the dense mask its bodies are one question, else one each."""
-        hinted = prompts.mask is not None and "mask" in self.understands
-        prompts = joined(prompts) if hinted and len(prompts) else prompts
-        return [self._body(tile, prompts, row, hinted) for row in range(len(prompts))]
+        """What to decode for one tile: bodies with the dense mask are one question, the others one each."""
+        if prompts.multimask and not self.multimask:
+            raise ModelError(f"{self.name} was trained to give one mask a body, not three. Leave out --multimask.")
+        hinted = prompts.with_mask() & ("mask" in self.understands)
+        bodies = [self._body(tile, prompts, row, False) for row in np.flatnonzero(~hinted).tolist()]
+        return [self._body(tile, joined(prompts.rows(hinted)), 0, True), *bodies] if hinted.any() else bodies
 
     def _body(self, tile: int, prompts: Prompts, row: int, hinted: bool) -> _Body:
         keep = prompts.labels[row] >= 0
         points, labels = prompts.points[row][keep], prompts.labels[row][keep]
-        if prompts.boxes is not None and not hinted:
-            points = np.concatenate([points, prompts.boxes[row].reshape(2, 2)])
+        box = prompts.box(row)
+        if box is not None and not hinted:
+            points = np.concatenate([points, box.reshape(2, 2)])
             labels = np.concatenate([labels, np.array([2, 3])])
         if len(labels) == 0 and not hinted and "none" not in self.understands:
             raise ModelError(
                 f"{self.name} cannot find water without a prompt, and was given a body without one. "
                 "Choose a --coarse method other than learned, or --model river-tiny."
             )
-        return _Body(tile, points, labels, prompts.mask if hinted else None)
+        return _Body(tile, points, labels, prompts.mask if hinted else None, prompts.multimask)
 
     def _room(self, body: _Body) -> int:
         """Tokens a body is padded to."""
@@ -141,7 +176,7 @@ class TinyModel:
 
     def _groups(self, bodies: Sequence[_Body]) -> Iterator[list[_Body]]:
         """Bodies that can be decoded together, in a fixed order."""
-        kinds = [(self._room(body), body.mask is not None) for body in bodies]
+        kinds = [(self._room(body), body.mask is not None, body.is_nothing, body.many) for body in bodies]
         for kind in sorted(set(kinds)):
             same = [body for body, its in zip(bodies, kinds, strict=True) if its == kind]
             for start in range(0, len(same), CHUNK):
@@ -149,18 +184,20 @@ class TinyModel:
 
     def _decode_group(self, features: Features, group: Sequence[_Body]) -> Tensor:
         """Logits float32 (n, tile_px, tile_px) of n bodies of one kind."""
-        low, _ = self._low(features, group)
-        size = (self.tile_px, self.tile_px)
-        return F.interpolate(low, size, mode="bilinear", align_corners=False)[:, 0]
+        if self.plain and features.water is not None and group[0].is_nothing:
+            low = features.water[[body.tile for body in group]].float()
+        else:
+            low = best_of(*self._low(features, group, (1, 2, 3) if group[0].many else (0,)))
+        return F.interpolate(low, self._shape_of(features), mode="bilinear", align_corners=False)[:, 0]
 
     def _low(self, features: Features, group: Sequence[_Body], masks: Sequence[int] = (0,)) -> tuple[Tensor, Tensor]:
-        """Logits float32 (n, M, tile_px/4, tile_px/4) and predicted IoUs (n, M) of n bodies of one kind."""
+        """Logits float32 (n, M, input_px/4, input_px/4) and predicted IoUs (n, M) of n bodies of one kind."""
         tiles = [body.tile for body in group]
         if tiles != list(range(len(features.embedding))):
             features = features.take(torch.tensor(tiles, device=self.device))
         points, labels = self._tokens(group)
         given = [body.mask for body in group if body.mask is not None]
-        dense = self._dense(given) if given else None
+        dense = self._dense(given, *self._shape_of(features)) if given else None
         with autocast(self.device, self.dtype):
             logits, iou = self.network.decode(features, points, labels, mask=dense, masks=masks)
         return logits.float(), iou.float()
@@ -170,13 +207,19 @@ class TinyModel:
         points = np.zeros((len(group), room, 2), np.float32)
         labels = np.full((len(group), room), -1, np.int64)
         for row, body in enumerate(group):
-            points[row, : len(body.labels)], labels[row, : len(body.labels)] = body.points, body.labels
+            points[row, : len(body.labels)] = body.points * self.magnify
+            labels[row, : len(body.labels)] = body.labels
         return torch.from_numpy(points).to(self.device), torch.from_numpy(labels).to(self.device)
 
-    def _dense(self, masks: Sequence[NDArray[np.bool_]]) -> Tensor:
-        """Coarse water as the dense prompt, float32 (n, 1, tile_px/4, tile_px/4): share of water from -1 to 1."""
-        water = torch.from_numpy(np.stack(masks)).to(self.device).float().unsqueeze(1)
-        return F.avg_pool2d(water, 4) * 2 - 1
+    def _dense(self, masks: Sequence[NDArray[np.bool_]], height: int, width: int) -> Tensor:
+        """Coarse water as the dense prompt at the network's stride 4, float32: share of water from -1 to 1."""
+        water = torch.from_numpy(np.stack(masks)[:, None, :height, :width]).to(self.device).float()
+        return F.avg_pool2d(water, 4 // self.magnify) * 2 - 1
+
+    def _shape_of(self, features: Features) -> tuple[int, int]:
+        """Height and width of the tiles in their own pixels."""
+        rows, cols = features.embedding.shape[2:]
+        return rows * 16 // self.magnify, cols * 16 // self.magnify
 
 
 def load_tiny(file: Path, *, name: str, device: torch.device, dtype: torch.dtype) -> TinyModel:

@@ -58,6 +58,8 @@ class Mosaic:
     geobox: GeoBox
     first_row: int
     """Tile row at which a run starts: above zero when finished strips were found."""
+    end_row: int | None = None
+    """Tile row before which a run of a part stops; None: the mosaic is whole."""
     _cells: dict[tuple[int, int], Cell] = field(default_factory=dict)
     _finished: dict[tuple[int, int], bytes] = field(default_factory=dict)
 
@@ -89,10 +91,37 @@ class Mosaic:
         """
         grid = {"shape": list(plan.shape), "tops": list(plan.tops), "lefts": list(plan.lefts)}
         store = StripStore.open(Path(folder), {**(signature or {}), "tile grid": grid}, len(plan.tops), resume)
-        rows = Axis(plan.tops, plan.shape[0], plan.tile_px)
+        mosaic = cls(store, plan, geobox, 0)
+        mosaic._begin()
+        return mosaic
+
+    @classmethod
+    def part(cls, store: StripStore, plan: TilePlan, geobox: GeoBox, strips: range) -> Mosaic:
+        """A mosaic in which only some strips are made, bit for bit as in the making of the whole.
+
+        Args:
+            store: Takes the strips; it may be shared with other machines.
+            plan: The tile grid of the whole.
+            geobox: Georeference of the whole.
+            strips: Those to make, one behind the other. The tiles above that reach into the first run, too.
+        """
+        store.done = strips.start
+        first = Axis(plan.tops, plan.shape[0], plan.tile_px).first_reaching(strips.start)
+        return cls(store, plan, geobox, first, strips.stop)
+
+    def refresh(self) -> None:
+        """Look on the disk again: other machines may have finished strips."""
+        self.store.count()
+        self._begin()
+
+    def _begin(self) -> None:
         # The strip to be finished next needs the tiles above that reach into it: they run again.
-        first = store.done if store.done == len(plan.tops) else rows.first_reaching(store.done)
-        return cls(store, plan, geobox, first)
+        self.first_row = self.store.done if self.finished else self._rows.first_reaching(self.store.done)
+
+    @property
+    def rows(self) -> range:
+        """Tile rows that a run goes through."""
+        return range(self.first_row, len(self.plan.tops) if self.end_row is None else self.end_row)
 
     @property
     def finished(self) -> bool:
@@ -101,8 +130,9 @@ class Mosaic:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """What :meth:`finish_row` was told about the tile rows above ``first_row``."""
-        return [self.store.header(row)["record"] for row in range(self.first_row)]
+        """What :meth:`finish_row` was told about the tile rows above ``first_row``; nothing in a part."""
+        above = range(self.first_row) if self.end_row is None else ()
+        return [self.store.header(row)["record"] for row in above]
 
     @property
     def held_px(self) -> int:
@@ -141,6 +171,7 @@ class Mosaic:
             OutputError: The disk is full or the folder is gone.
         """
         if row < self.store.done:
+            self.store.pass_over(row, dict(record or {}))
             return
         cells = [self._finished.pop((row, col)) for col in range(len(self.plan.lefts))]
         self.store.write(row, cells, dict(record or {}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import secrets
 import shutil
 import zlib
 from collections.abc import Iterator, Mapping
@@ -46,7 +47,7 @@ class StripStore:
         found = _state(folder) if resume else None
         if found is not None:
             _same(folder, found, wanted)
-            store.done = next((row for row in range(total) if not store._sound(row)), total)
+            store.count()
             return store
         store.discard()
         with disk_faults(folder):
@@ -60,13 +61,29 @@ class StripStore:
         Raises:
             OutputError: The disk is full or the folder is gone.
         """
-        body = b"".join(cells)
-        header = {"sizes": [len(cell) for cell in cells], "crc": zlib.crc32(body), "record": record}
-        data = json.dumps(header).encode() + b"\n" + body
+        self.put(row, pack(cells, record))
+        self.done = row + 1
+
+    def put(self, row: int, data: bytes) -> None:
+        """Put a strip on disk that was packed already.
+
+        Raises:
+            OutputError: The disk is full or the folder is gone.
+        """
         with disk_faults(self.folder, (self.bytes_used() + len(data)) * (self.total - row) // (row + 1)):
             _write(self._path(row), data)
         self._kept.pop(row, None)
-        self.done = row + 1
+
+    def pass_over(self, row: int, record: dict[str, Any]) -> None:
+        """Hear of a tile row that ran only for the strips below it."""
+
+    def count(self) -> None:
+        """Look on the disk for how many strips from the top are finished."""
+        self.done = next((row for row in range(self.total) if not self.is_sound(row)), self.total)
+
+    def missing(self) -> list[int]:
+        """Strips that are not on disk, also below finished ones: several machines finish them in any order."""
+        return [row for row in range(self.done, self.total) if not self.is_sound(row)]
 
     def header(self, row: int) -> dict[str, Any]:
         """Header of a finished strip: ``sizes``, ``crc`` and the run's own ``record``."""
@@ -93,22 +110,41 @@ class StripStore:
             self._kept[row] = self._load(row)
         return self._kept[row]
 
-    def _load(self, row: int) -> tuple[dict[str, Any], list[bytes]]:
-        line, _, body = self._path(row).read_bytes().partition(b"\n")
-        header: dict[str, Any] = json.loads(line)
-        ends = [sum(header["sizes"][: i + 1]) for i in range(len(header["sizes"]))]
-        return header, [body[end - size : end] for end, size in zip(ends, header["sizes"], strict=True)]
-
-    def _sound(self, row: int) -> bool:
+    def is_sound(self, row: int) -> bool:
         """True if the strip is on disk, whole and unchanged."""
         try:
-            header, cells = self._load(row)
-        except (OSError, ValueError, KeyError, TypeError):
+            return is_whole(self._path(row).read_bytes())
+        except OSError:
             return False
-        return bool(header["crc"] == zlib.crc32(b"".join(cells)))
+
+    def _load(self, row: int) -> tuple[dict[str, Any], list[bytes]]:
+        return _unpack(self._path(row).read_bytes())
 
     def _path(self, row: int) -> Path:
         return self.folder / f"strip-{row:05d}"
+
+
+def pack(cells: list[bytes], record: dict[str, Any]) -> bytes:
+    """A strip as it is stored: a line of JSON (``sizes``, ``crc``, ``record``), then the cells."""
+    body = b"".join(cells)
+    header = {"sizes": [len(cell) for cell in cells], "crc": zlib.crc32(body), "record": record}
+    return json.dumps(header).encode() + b"\n" + body
+
+
+def is_whole(data: bytes | None) -> bool:
+    """True if a strip as it is stored is whole and unchanged."""
+    try:
+        header, cells = _unpack(data or b"")
+        return bool(header["crc"] == zlib.crc32(b"".join(cells)))
+    except (ValueError, KeyError, TypeError):
+        return False
+
+
+def _unpack(data: bytes) -> tuple[dict[str, Any], list[bytes]]:
+    line, _, body = data.partition(b"\n")
+    header: dict[str, Any] = json.loads(line)
+    ends = [sum(header["sizes"][: i + 1]) for i in range(len(header["sizes"]))]
+    return header, [body[end - size : end] for end, size in zip(ends, header["sizes"], strict=True)]
 
 
 @contextmanager
@@ -166,7 +202,7 @@ def _same(folder: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> 
 
 def _write(path: Path, data: bytes) -> None:
     """Write a file whole or not at all: another name, synced, renamed, and the folder synced."""
-    part = path.with_name(f".{path.name}.part")
+    part = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")  # Its own: two machines may write one strip.
     try:
         with part.open("wb") as file:
             file.write(data)

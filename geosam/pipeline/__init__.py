@@ -11,9 +11,12 @@ import numpy as np
 
 from geosam.mosaic import Mosaic
 from geosam.options import SegmentOptions, VectorOptions
-from geosam.pipeline.guess import at_working_gsd, first_guess
+from geosam.pipeline.guess import at_working_gsd, check_asked, first_guess, guess_needed
+from geosam.pipeline.machines import Here, Machines
 from geosam.pipeline.outputs import Outputs, work_folder, write_json
 from geosam.pipeline.report import Clock, Progress, report_of
+from geosam.prompts.given import GivenPrompts, way_of
+from geosam.prompts.opening import read_given
 from geosam.scene import Scene
 from geosam.scene.cache import bounded_cache, cache_bytes
 from geosam.tiling import plan_tiles
@@ -28,7 +31,7 @@ if TYPE_CHECKING:
 SPECK_PX = 25
 """Polygons and islands under so many working pixels are dropped and filled where no area is given."""
 
-__all__ = ["Outputs", "Progress", "Rivers", "at_working_gsd", "first_guess", "segment"]
+__all__ = ["Machines", "Outputs", "Progress", "Rivers", "at_working_gsd", "first_guess", "segment"]
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,7 @@ def segment(
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
+    machines: Machines | None = None,
 ) -> Rivers:
     """River polygons from an orthoimage.
 
@@ -72,6 +76,7 @@ def segment(
         overwrite: Replace outputs that exist.
         resume: Go on from the strips that a killed run with the same ``out`` finished.
         progress: Told the stage, the work done and the work in all.
+        machines: Compute the tiles, from :mod:`geosam.cluster`; None: this process does.
 
     Returns:
         Polygons and report. Nothing found is an empty table, not an error.
@@ -86,43 +91,44 @@ def segment(
     options = SegmentOptions() if options is None else options
     outputs = Outputs(*(None if path is None else Path(path) for path in (out, probability, mask, report)))
     outputs.check(overwrite)
+    way = way_of(options)
+    machines = Here() if machines is None else machines
     clock = Clock(progress)
     with clock.stage("open"):
         opened = scene if isinstance(scene, Scene) else Scene.open(scene, options.scene)
         outputs.check(overwrite, opened.has_crs)
-        loaded = _load(options) if model is None else model
         working = at_working_gsd(opened, options.scene)
+        given = read_given(options.prompts, working) if way in ("given", "both") else None
+        loaded = machines.model(options.model) if model is None else model
+        check_asked(loaded, options, given)
     cache = bounded_cache(cache_bytes(working.decoder.header))
-    with work_folder(outputs, resume) as folder, cache:
-        return _run(working, loaded, options, outputs, folder, clock, overwrite, resume)
-
-
-def _load(options: SegmentOptions) -> PromptableModel:
-    from geosam.models import load_model
-
-    return load_model(options.model)
+    with work_folder(outputs, resume, machines.owner) as folder, cache:
+        return _run(working, loaded, options, given, outputs, folder, clock, overwrite, resume, machines)
 
 
 def _run(
     scene: Scene,
     model: PromptableModel,
     options: SegmentOptions,
+    given: GivenPrompts | None,
     outputs: Outputs,
     folder: Path,
     clock: Clock,
     overwrite: bool,
     resume: bool,
+    machines: Machines,
 ) -> Rivers:
     """Coarse mask, tiles, polygons, files: in this order."""
     from geosam import predict
 
     with clock.stage("coarse") as tell:
-        coarse = first_guess(scene, model, options, folder, tell)
+        coarse = guess_needed(options) or first_guess(scene, model, options, folder, tell, machines.run)
     with clock.stage("predict") as tell:
         plan = plan_tiles(scene.shape, model.tile_px, options.tiles.overlap_px)
-        signature = predict.signature(scene, coarse, model, options)
+        given = given and given.pinned(plan.lefts, plan.tops, plan.tile_px)
+        signature = {**predict.signature(scene, coarse, model, options), "given prompts": given and given.digest()}
         mosaic = Mosaic.open(folder / "strips", plan, scene.geobox, signature, resume=resume)
-        tiles = predict.run(scene, coarse, plan, model, options, mosaic, progress=tell)
+        tiles = machines.run(scene, coarse, plan, model, options, mosaic, given=given, progress=tell)
     threshold = model.threshold if options.vector.threshold is None else options.vector.threshold
     with clock.stage("vectorize"):
         rivers = polygonize(
@@ -133,7 +139,7 @@ def _run(
         _write_rasters(mosaic, outputs, threshold)
         if outputs.vector is not None:
             write_rivers(rivers, outputs.vector, overwrite)
-    facts = report_of(scene, model, coarse, tiles, rivers, options, threshold, clock)
+    facts = report_of(scene, model, coarse, given, tiles, rivers, options, threshold, clock)
     if outputs.report is not None:
         write_json(outputs.report, facts)
     return Rivers(rivers, facts)

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+from numpy.typing import NDArray
+from rasterio.windows import Window
+
 from geosam.coarse import CoarseMask, coarse_mask
+from geosam.errors import ModelError
 from geosam.options import SceneOptions, SegmentOptions
+from geosam.prompts.given import GivenPrompts, way_of
+from geosam.prompts.given import runs_everywhere as runs_everywhere
 from geosam.scene import Scene
 
 if TYPE_CHECKING:
     from geosam.models import PromptableModel
+    from geosam.pipeline.machines import Runner
 
 FINEST_GSD_M = 0.25
 """Finest working resolution of ``gsd="auto"``: river-tiny's training spans 0.15 m to 10 m, and a river
@@ -44,30 +53,85 @@ def at_working_gsd(scene: Scene, options: SceneOptions) -> Scene:
     return scene.at_gsd(wanted) if wanted > 1.05 * scene.gsd_m else scene
 
 
+@dataclass(frozen=True)
+class NoGuess:
+    """Stands in for the coarse mask of a run that needs none: no water known, and nothing known to be dry."""
+
+    reason: str
+    method: str = "none"
+    threshold: float = math.nan
+    water_fraction: float = math.nan
+    trust: float = 0.0
+    warnings: tuple[str, ...] = ()
+
+    def read(self, window: Window) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """No water, and every pixel may be any; both bool of the window's shape."""
+        known = np.ones((int(window.height), int(window.width)), bool)
+        return ~known, known
+
+
+def guess_needed(options: SegmentOptions) -> NoGuess | None:
+    """None where a run needs a coarse mask, else what takes its place."""
+    way = way_of(options)
+    if way == "given":
+        return NoGuess("Not made: only tiles with a given prompt are run.")
+    unasked = way == "none" and runs_everywhere(options)
+    return NoGuess("Not made: every tile is run without a prompt.") if unasked else None
+
+
+def check_asked(model: PromptableModel, options: SegmentOptions, given: GivenPrompts | None) -> None:
+    """Refuse what the model does not understand, before an hours-long run.
+
+    Raises:
+        ModelError: It knows no prompt of a kind that is given, finds nothing without prompts, or has no three masks.
+    """
+    known = ", ".join(sorted(model.understands))
+    strange = [kind for kind in (given.kinds() if given else ()) if kind not in model.understands]
+    if strange:
+        raise ModelError(f"{model.name} does not understand {strange[0]} as prompts (it understands {known}).")
+    if way_of(options) == "none" and "none" not in model.understands:
+        raise ModelError(
+            f"{model.name} cannot find water without a prompt (it understands {known}). Leave out --prompts none, or "
+            "choose --model river-tiny."
+        )
+    if options.prompts.multimask and not getattr(model, "multimask", False):
+        raise ModelError(f"{model.name} was trained to give one mask a body, not three. Leave out --multimask.")
+
+
 def first_guess(
-    scene: Scene, model: PromptableModel, options: SegmentOptions, folder: Path, progress: Callable[[int, int], None]
+    scene: Scene,
+    model: PromptableModel,
+    options: SegmentOptions,
+    folder: Path,
+    progress: Callable[[int, int], None],
+    run: Runner | None = None,
 ) -> CoarseMask:
     """The coarse mask, by an index or a colour rule, or by the model itself without prompts.
 
     ``auto`` takes an index where the scene has infrared, else the colour rule ``rgb``: on every set that river-tiny
     was scored on its result is better than the rule's mask, and on five of eight better than what it makes of its own
-    first look (``learned``).
+    first look (``learned``). ``run`` computes that look; None: :func:`geosam.predict.run` does.
     """
     if options.coarse.method == "learned":
-        return _learned(scene, model, options, folder, progress)
+        return _learned(scene, model, options, folder, progress, run)
     mask = coarse_mask(scene, options.coarse, path=folder / "coarse.tif", progress=progress)
     return replace(mask, trust=2 * mask.trust) if scene.gsd_m > COARSEST_GSD_M else mask
 
 
 def _learned(
-    scene: Scene, model: PromptableModel, options: SegmentOptions, folder: Path, progress: Callable[[int, int], None]
+    scene: Scene,
+    model: PromptableModel,
+    options: SegmentOptions,
+    folder: Path,
+    progress: Callable[[int, int], None],
+    run: Runner | None,
 ) -> CoarseMask:
     from geosam.predict import unprompted
 
     side = max(scene.shape)
     look = scene.decimated(side // 2) if side > LOOK_SIDE_PX and scene.has_crs else scene
     threshold = 0.5 if options.coarse.threshold is None else options.coarse.threshold
-    seen = unprompted(look, model, options, folder / "look.tif", threshold=threshold, progress=progress)
+    seen = unprompted(look, model, options, folder / "look.tif", threshold=threshold, progress=progress, runner=run)
     from_file = options.coarse.model_copy(update={"method": str(seen), "threshold": None})
     found = coarse_mask(scene, from_file, path=folder / "coarse.tif")
     reason = f"learned: {model.name} without prompts at {_metres(look)}"

@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from geosam.errors import GeosamError, OptionsError, RunError
-from geosam.models import load_model
 from geosam.options import SegmentOptions
 from geosam.pipeline import Progress, Rivers, segment
+from geosam.pipeline.inputs import Source, sources
+from geosam.pipeline.lock import locked
+from geosam.pipeline.machines import Here, Machines, SceneJob
 from geosam.pipeline.outputs import write_json
+from geosam.scene import Scene
 from geosam.vector import check_output, write_rivers
 
 if TYPE_CHECKING:
     import geopandas as gpd
+
+    from geosam.models import PromptableModel
 
 
 @dataclass
@@ -29,6 +35,8 @@ class Batch:
     """Inputs that could not be used, and why."""
     written: dict[str, Path] = field(default_factory=dict)
     """The polygons' file by input."""
+    kept: list[Path] = field(default_factory=list)
+    """Files that an earlier run had finished, which ``resume`` left as they are."""
 
     @property
     def failed(self) -> bool:
@@ -37,6 +45,8 @@ class Batch:
 
     def lines(self) -> Iterator[str]:
         """A line for each input that is done: file, water found, work, time."""
+        for path in self.kept:
+            yield f"{path}: finished by an earlier run, and left as it is"
         for name, report in self.done.items():
             yield _line(self.written[name], report)
 
@@ -49,24 +59,29 @@ def segment_many(
     probability: str | Path | None = None,
     mask: str | Path | None = None,
     report: str | Path | None = None,
+    asset: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
     progress: Progress | None = None,
     tell: Callable[[str], None] = lambda message: None,
+    machines: Machines | None = None,
 ) -> Batch:
     """River polygons of one scene or of many.
 
     Args:
-        inputs: Paths, URLs or GDAL names.
+        inputs: Paths, URLs or GDAL names; folders of rasters, lists and STAC documents stand for all they hold:
+            see :func:`geosam.pipeline.inputs.sources`.
         options: Every stage's options.
-        out: For one input a file. For several a folder (a file of the input's name each), or one file.
-        probability: As ``out``; for several inputs a folder.
-        mask: As ``out``; for several inputs a folder.
-        report: A file; for several inputs a list of reports.
+        out: For one scene a file. For several a folder (a file of the scene's name each), or one file.
+        probability: As ``out``; for several scenes a folder.
+        mask: As ``out``; for several scenes a folder.
+        report: A file; for several scenes a list of reports.
+        asset: Asset of STAC items that is the image; None: the first that looks like one.
         overwrite: Replace outputs that exist.
         resume: Go on from what an earlier run finished.
         progress: Told stage, work done and work in all.
         tell: Given warnings and the reasons of failures, a line each.
+        machines: Compute, from :mod:`geosam.cluster`; None: this process does.
 
     Returns:
         Reports and failures. Of several inputs a bad one is told and noted, and the others go on.
@@ -75,14 +90,16 @@ def segment_many(
         GeosamError: The only input is bad, or an option or output is.
     """
     options = SegmentOptions() if options is None else options
+    machines = Here() if machines is None else machines
     folder = Path(out).is_dir() or str(out).endswith("/")
-    if len(inputs) == 1 and not folder:
+    found = sources(inputs, asset)
+    if len(found) == 1 and not folder:
         result = segment(
-            inputs[0], options, out=out, probability=probability, mask=mask, report=report,
-            overwrite=overwrite, resume=resume, progress=progress,
+            _opened(found[0].path, found[0].name, options), options, out=out, probability=probability, mask=mask,
+            report=report, overwrite=overwrite, resume=resume, progress=progress, machines=machines,
         )  # fmt: skip
-        return _told(Batch({inputs[0]: result.report}, {}, {inputs[0]: Path(out)}), tell)
-    work = _Work(list(inputs), options, Path(out), overwrite, resume, progress)
+        return _told(Batch({found[0].path: result.report}, {}, {found[0].path: Path(out)}), tell)
+    work = _Work(found, options, Path(out), overwrite, resume, progress, machines)
     work.check(folder, probability, mask, report)
     batch = work.into_folder(probability, mask) if folder else work.into_one_file(probability, mask)
     if report is not None:
@@ -90,18 +107,71 @@ def segment_many(
     return _told(batch, tell)
 
 
+def one_after_another(
+    machines: Machines, jobs: Sequence[SceneJob], options: SegmentOptions, progress: Progress | None = None
+) -> Iterator[Rivers | GeosamError]:
+    """Run scenes in order with one model, each on all machines; for one that cannot be used, why."""
+    model = machines.model(options.model)
+    for job in jobs:
+        try:
+            yield run_scene(machines, job, options, model, progress)
+        except GeosamError as error:
+            yield error
+
+
+def run_scene(
+    machines: Machines,
+    job: SceneJob,
+    options: SegmentOptions,
+    model: PromptableModel,
+    progress: Progress | None = None,
+) -> Rivers:
+    """One scene of many; one that an earlier run finished is taken as it is.
+
+    Raises:
+        GeosamError: The scene cannot be used.
+    """
+    if job.resume:
+        known = _finished(job, options, model)
+        if known is not None:
+            return known
+    return segment(
+        _opened(job.source, job.name, options), options, out=job.out, probability=job.probability, mask=job.mask,
+        report=job.report, model=model, overwrite=job.overwrite, resume=job.resume, progress=progress,
+        machines=machines,
+    )  # fmt: skip
+
+
+def _opened(source: str, name: str | None, options: SegmentOptions) -> str | Scene:
+    return source if name is None else replace(Scene.open(source, options.scene), name=name)
+
+
+def _finished(job: SceneJob, options: SegmentOptions, model: PromptableModel) -> Rivers | None:
+    """What a job left that ended well, with the same options and model; None: it has to be run."""
+    import geopandas as gpd
+
+    try:
+        report = json.loads(job.report.read_text(encoding="utf-8")) if job.report else {}
+        polygons = gpd.read_parquet(job.out) if report else None
+    except (OSError, ValueError):
+        return None
+    same = report.get("options") == options.model_dump(mode="json") and report["model"]["sha256"] == model.sha256
+    return Rivers(polygons, report) if same else None
+
+
 @dataclass(frozen=True)
 class _Work:
-    inputs: list[str]
+    inputs: list[Source]
     options: SegmentOptions
     out: Path
     overwrite: bool
     resume: bool
     progress: Progress | None
+    machines: Machines
 
     def check(self, folder: bool, *others: str | Path | None) -> None:
         """Refuse what could not be written, before the first scene is run."""
-        names = [_stem(name) for name in self.inputs]
+        names = [_stem(source) for source in self.inputs]
         twice = sorted({name for name in names if names.count(name) > 1})
         if twice:
             raise OptionsError(f"two inputs are called {twice[0]}, so that their results could not be told apart.")
@@ -114,46 +184,50 @@ class _Work:
                 Path(path).mkdir(exist_ok=True)
 
     def into_folder(self, probability: str | Path | None, mask: str | Path | None) -> Batch:
-        """A file for each scene."""
-        batch = Batch()
-        for name, target, result in self._each(batch, self.out, ".geojson", probability, mask, self.overwrite):
-            batch.done[name], batch.written[name] = result.report, target
+        """A file for each scene; ``resume`` leaves those that are there."""
+        jobs = [self._job(source, self.out, ".geojson", probability, mask) for source in self.inputs]
+        kept = [job for job in jobs if self.resume and not self.overwrite and job.out.exists()]
+        batch = Batch(kept=[job.out for job in kept])
+        for job, _ in self._each(batch, [job for job in jobs if job not in kept]):
+            batch.written[job.source] = job.out
         return batch
 
     def into_one_file(self, probability: str | Path | None, mask: str | Path | None) -> Batch:
         """One file for all scenes; parts lie beside it until all are done, so that ``resume`` finds them."""
         parts = self.out.with_name(f".{self.out.name}.parts")
-        if not self.resume:
+        with locked(self.out, self.machines.owner):
+            if not self.resume:
+                shutil.rmtree(parts, ignore_errors=True)
+            parts.mkdir(exist_ok=True)
+            jobs = [self._job(source, parts, ".parquet", probability, mask) for source in self.inputs]
+            jobs = [replace(job, report=job.out.with_suffix(".json"), overwrite=True) for job in jobs]
+            batch = Batch()
+            tables = [result.polygons for _, result in self._each(batch, jobs)]
+            if not tables:
+                first = next(iter(batch.bad.values()))
+                raise RunError(f"none of {len(self.inputs)} inputs could be used. First: {first}")
+            batch.written = dict.fromkeys(batch.done, self.out)
+            write_rivers(_one_table(tables), self.out, self.overwrite)
             shutil.rmtree(parts, ignore_errors=True)
-        parts.mkdir(exist_ok=True)
-        batch, tables = Batch(), []
-        for name, _, result in self._each(batch, parts, ".parquet", probability, mask, True):
-            batch.done[name], batch.written[name] = result.report, self.out
-            tables.append(result.polygons)
-        if not tables:
-            raise RunError(f"none of {len(self.inputs)} inputs could be used. First: {next(iter(batch.bad.values()))}")
-        write_rivers(_one_table(tables), self.out, self.overwrite)
-        shutil.rmtree(parts, ignore_errors=True)
         return batch
 
-    def _each(
-        self, batch: Batch, folder: Path, suffix: str, probability: str | Path | None, mask: str | Path | None,
-        overwrite: bool,
-    ) -> Iterator[tuple[str, Path, Rivers]]:  # fmt: skip
-        """Run scene after scene with one model; bad ones go to the batch's list."""
-        model = load_model(self.options.model)
-        for name in self.inputs:
-            target = folder / f"{_stem(name)}{suffix}"
-            rasters = [Path(place) / f"{_stem(name)}.tif" if place else None for place in (probability, mask)]
-            try:
-                result = segment(
-                    name, self.options, out=target, probability=rasters[0], mask=rasters[1], model=model,
-                    overwrite=overwrite, resume=self.resume, progress=self.progress,
-                )  # fmt: skip
-            except GeosamError as error:
-                batch.bad[name] = str(error)
-                continue
-            yield name, target, result
+    def _job(
+        self, source: Source, folder: Path, suffix: str, probability: str | Path | None, mask: str | Path | None
+    ) -> SceneJob:
+        stem = _stem(source)
+        first, second = (Path(place) / f"{stem}.tif" if place else None for place in (probability, mask))
+        out = folder / f"{stem}{suffix}"
+        return SceneJob(source.path, source.name, out, first, second, None, self.overwrite, self.resume)
+
+    def _each(self, batch: Batch, jobs: list[SceneJob]) -> Iterator[tuple[SceneJob, Rivers]]:
+        """Run the scenes, in order as far as the results go; bad ones go to the batch's list."""
+        outcomes = self.machines.scenes(jobs, self.options, self.progress) if jobs else iter(())
+        for job, outcome in zip(jobs, outcomes, strict=True):
+            if isinstance(outcome, Rivers):
+                batch.done[job.source] = outcome.report
+                yield job, outcome
+            else:
+                batch.bad[job.source] = str(outcome)
 
 
 def _one_table(tables: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
@@ -169,8 +243,11 @@ def _one_table(tables: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:
     return joined
 
 
-def _stem(name: str) -> str:
-    return Path(name.rstrip("/")).name.split("?")[0].rsplit(".", 1)[0] or "scene"
+def _stem(source: Source) -> str:
+    """Name of a scene's files; of a STAC item's id what can stand in a path."""
+    if source.name is not None:
+        return source.name.replace("/", "_")
+    return Path(source.path.rstrip("/")).name.split("?")[0].rsplit(".", 1)[0] or "scene"
 
 
 def _told(batch: Batch, tell: Callable[[str], None]) -> Batch:

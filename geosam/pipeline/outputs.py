@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from geosam.errors import OptionsError, OutputError
+from geosam.pipeline.lock import Owner, locked
 from geosam.vector import check_output, check_path
 
 
@@ -46,27 +47,36 @@ class Outputs:
 
 
 @contextmanager
-def work_folder(outputs: Outputs, resume: bool) -> Iterator[Path]:
+def work_folder(outputs: Outputs, resume: bool, owner: Owner) -> Iterator[Path]:
     """A folder for what is not finished yet: beside the output, so that ``resume`` finds it.
 
     A run that fails leaves it only if there are finished strips to go on from.
+
+    Raises:
+        OutputError: Another run is at work on the output.
     """
     beside = outputs.vector or outputs.probability or outputs.mask
     if beside is None:
         with tempfile.TemporaryDirectory(prefix="geosam-") as temporary:
             yield Path(temporary)
         return
-    folder = beside.with_name(f".{beside.name}.work")
-    if not resume and folder.exists():
-        shutil.rmtree(folder)
-    folder.mkdir(exist_ok=True)
-    try:
-        yield folder
-    except BaseException:  # Ctrl-C too.
-        if not any(folder.glob("strips/strip-*")):
-            shutil.rmtree(folder, ignore_errors=True)
-        raise
-    shutil.rmtree(folder, ignore_errors=True)
+    folder = work_path(beside)
+    with locked(beside, owner):
+        if not resume and folder.exists():
+            shutil.rmtree(folder)
+        folder.mkdir(exist_ok=True)
+        try:
+            yield folder
+        except BaseException:  # Ctrl-C too.
+            if not any(folder.glob("strips/strip-*")):
+                shutil.rmtree(folder, ignore_errors=True)
+            raise
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def work_path(output: Path) -> Path:
+    """Where a run with this output keeps what is not finished yet."""
+    return output.with_name(f".{output.name}.work")
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

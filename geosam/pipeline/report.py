@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 from geosam import __version__
 from geosam.coarse import CoarseMask
 from geosam.options import SegmentOptions
+from geosam.pipeline.guess import NoGuess
+from geosam.prompts.given import GivenPrompts, way_of
 from geosam.scene import Scene
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ class Clock:
 def report_of(
     scene: Scene,
     model: PromptableModel,
-    coarse: CoarseMask,
+    coarse: CoarseMask | NoGuess,
+    given: GivenPrompts | None,
     tiles: TileReport,
     rivers: gpd.GeoDataFrame,
     options: SegmentOptions,
@@ -80,9 +83,10 @@ def report_of(
             "trust": coarse.trust,
             "warnings": list(coarse.warnings),
         },
+        "prompts": {"which": way_of(options), **(given.facts if given else {})},
         "polygons": len(rivers),
         "area_m2": area,
-        "warnings": [*scene.warnings, *coarse.warnings],
+        "warnings": [*scene.warnings, *coarse.warnings, *(given.warnings if given else ())],
         "options": options.model_dump(mode="json"),
     }
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from geosam.plot.canvas import MAX_SIDE_PX, Canvas, Picture, canvases, look, save
 from geosam.plot.layers import Layer, is_raster, patch, shapes, values_of, water
 from geosam.prompts import DRY, WATER, Prompts
+from geosam.prompts.files import LABELS, plain
 from geosam.scene import Scene
 
 __all__ = ["Picture", "before_after", "error", "overlay", "probability", "prompts", "save", "tile"]
@@ -117,14 +118,15 @@ def prompts(scene: Scene | str | Path, points: Layer, *, max_side_px: int = MAX_
 
     Args:
         scene: The ortho.
-        points: Points with a column ``label`` (1 water, 0 dry), from ``geosam prompts``.
+        points: Points with a column ``label`` (water or dry, or 1 and 0), from ``geosam prompts``.
         max_side_px: Longest side that is read, in pixels.
     """
     small = look(scene, max_side_px)
     (canvas,) = canvases(small, [small.name])
     frame = shapes(small, points)
     frame = frame[frame.geom_type == "Point"]
-    labels = frame["label"].to_numpy(dtype=np.int64) if "label" in frame else np.full(len(frame), WATER)
+    said = frame["label"] if "label" in frame else np.full(len(frame), WATER)
+    labels = np.array([LABELS.get(plain(value), WATER) for value in said], np.int64)
     canvas.legend(_scatter(canvas.axes, shapely.get_coordinates(frame.geometry.values), labels))
     return canvas.figure
 

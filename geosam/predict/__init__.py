@@ -23,6 +23,7 @@ from geosam.tiling import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
     from geosam.models import PromptableModel
+    from geosam.prompts.given import GivenPrompts
     from geosam.scene import Scene
 
 __all__ = ["CoarseSource", "Progress", "Sampler", "TileReport", "batch_size", "run", "signature", "unprompted"]
@@ -45,6 +46,7 @@ def run(
     mosaic: Mosaic,
     *,
     sampler: Sampler | None = None,
+    given: GivenPrompts | None = None,
     progress: Progress | None = None,
 ) -> TileReport:
     """Run every wet tile of a scene through a model into a mosaic.
@@ -60,6 +62,8 @@ def run(
         options: ``prompts``, ``tiles.which``, ``model.batch_size`` and ``seed`` are heeded.
         mosaic: Takes the probabilities; its finished strips are not run again.
         sampler: Prompts of a tile; None: :func:`geosam.prompts.sample_prompts` with ``options.prompts``.
+        given: A person's prompts. With ``options.prompts.which`` given only tiles that hold one run, and all
+            others are nodata; with both they join the sampler's.
         progress: Called for every tile.
 
     Returns:
@@ -68,12 +72,12 @@ def run(
     Raises:
         OutputError: The disk is full; finished strips stay for ``--resume``.
     """
-    reader = Reader(scene, coarse, model.understands, options, sampler or default_sampler(options))
-    batcher = Batcher(model, batch_size(model, options), mosaic, Tally(mosaic.records))
+    step_px = getattr(model, "step_px", None)
+    reader = Reader(scene, coarse, model.understands, options, sampler or default_sampler(options), step_px, given)
+    batcher = Batcher(model, batch_size(model, options), mosaic, Tally(mosaic.records), options.model.views)
     pool = ThreadPoolExecutor(_READERS, thread_name_prefix="geosam-read")
     try:
-        rows = range(mosaic.first_row, len(plan.tops))
-        for look, future in ahead(pool, reader, plan, rows, 2 * batcher.limit):
+        for look, future in ahead(pool, reader, plan, mosaic.rows, 2 * batcher.limit):
             batcher.take(look, future)
             if look.tile.col == len(plan.lefts) - 1:
                 batcher.finish_row(look.tile.row)
@@ -92,6 +96,7 @@ def unprompted(
     *,
     threshold: float | None = None,
     progress: Progress | None = None,
+    runner: Callable[..., TileReport] | None = None,
 ) -> Path:
     """Write what a model finds that is given no prompt: the ``learned`` coarse mask.
 
@@ -105,6 +110,7 @@ def unprompted(
         threshold: None writes the probability, a number the mask of what is above it; see
             :meth:`Mosaic.write_probability` and :meth:`Mosaic.write_mask`.
         progress: Called for every tile.
+        runner: Computes the tiles; None: :func:`run`.
 
     Raises:
         ModelError: The model needs prompts.
@@ -118,7 +124,7 @@ def unprompted(
     plan = plan_tiles(scene.shape, model.tile_px, options.tiles.overlap_px)
     mosaic = Mosaic.open(path.with_name(f"{path.name}.work"), plan, scene.geobox)
     try:
-        report = run(
+        report = (runner or run)(
             scene, NoCoarse(), plan, model, options, mosaic, sampler=lambda *_: no_prompts(), progress=progress
         )
         if report.failed and not report.run:
@@ -130,7 +136,8 @@ def unprompted(
 
 def batch_size(model: PromptableModel, options: SegmentOptions) -> int:
     """Tiles a batch: as asked for, else by the device and the tile's size."""
-    return options.model.batch_size or max(1, _BATCH_PX.get(model.device.type, 1 << 20) // model.tile_px**2)
+    side = getattr(model, "input_px", model.tile_px)  # Of a tile as the network sees it, enlarged perhaps.
+    return options.model.batch_size or max(1, _BATCH_PX.get(model.device.type, 1 << 20) // side**2)
 
 
 def signature(

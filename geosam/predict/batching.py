@@ -17,6 +17,8 @@ from numpy.typing import NDArray
 from geosam.errors import RunError
 from geosam.mosaic import Mosaic
 from geosam.predict.reading import Fate, Look, Ready
+from geosam.predict.views import mean_logits
+from geosam.prompts import Prompts
 from geosam.tiling import Tile
 
 if TYPE_CHECKING:
@@ -92,6 +94,8 @@ class Batcher:
     limit: int
     mosaic: Mosaic
     tally: Tally
+    views: int = 1
+    """Views of each tile whose logits are averaged."""
     batch: list[tuple[Tile, Ready]] = field(default_factory=list)
 
     def take(self, look: Look, future: Future[Ready] | None) -> None:
@@ -161,21 +165,30 @@ class Batcher:
         """Probabilities of a batch, float32 (B, tile_px, tile_px)."""
         images = torch.from_numpy(np.stack([ready.image for ready in part if ready.image is not None]))
         prompts = [ready.prompts for ready in part if ready.prompts is not None]
-        with self._clock("embed"):
-            embeddings = self.model.embed(images.to(self.model.device))
+        logits = self._logits(images.to(self.model.device), prompts)
         with self._clock("decode"):
-            logits = self.model.decode(embeddings, prompts)
             for row, ready in enumerate(part):
                 if ready.prior is not None:
-                    prior = torch.from_numpy(ready.prior).to(logits.device)
+                    prior = torch.from_numpy(ready.prior)[: logits.shape[1], : logits.shape[2]].to(logits.device)
                     logits[row] = logits[row].clamp(-MODEL_SAY, MODEL_SAY) + prior
             probability: NDArray[np.float32] = logits.float().sigmoid().cpu().numpy()
-        wanted = (len(part), self.model.tile_px, self.model.tile_px)
+        wanted = (len(part), *images.shape[2:])
         if probability.shape != wanted:
             raise RunError(f"model {self.model.name} gave logits of shape {probability.shape} instead of {wanted}.")
         if np.isnan(probability).any():
             raise RunError(f"model {self.model.name} gave NaN as {self.model.dtype}; try --dtype float32.")
-        return probability
+        over = [(0, self.model.tile_px - side) for side in images.shape[2:]]
+        return np.pad(probability, [(0, 0), *over])
+
+    def _logits(self, images: torch.Tensor, prompts: Sequence[Prompts]) -> torch.Tensor:
+        """Logits of water, float32 (B, h, w) of tiles uint8 (B, 3, h, w)."""
+        if self.views > 1:
+            with self._clock("embed"):
+                return mean_logits(self.model, images, prompts, self.views)
+        with self._clock("embed"):
+            embeddings = self.model.embed(images)
+        with self._clock("decode"):
+            return self.model.decode(embeddings, prompts)
 
     def _blend(self, part: list[tuple[Tile, Ready]], probability: NDArray[np.float32]) -> None:
         with self._clock("mosaic"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
@@ -15,6 +15,7 @@ from scipy import ndimage
 
 from geosam.options import SegmentOptions
 from geosam.prompts import Prompts, no_prompts, sample_prompts
+from geosam.prompts.given import GivenPrompts, runs_everywhere, way_of
 from geosam.tiling import Tile, TilePlan
 
 if TYPE_CHECKING:
@@ -53,7 +54,7 @@ class Ready:
     fate: Fate
     valid: NDArray[np.bool_]
     image: NDArray[np.uint8] | None = None
-    """uint8 (3, tile_px, tile_px)."""
+    """uint8 (3, tile_px, tile_px); of a scene that is smaller, no more than holds it."""
     prompts: Prompts | None = None
     prior: NDArray[np.float32] | None = None
     """Log-odds of water that the coarse mask adds to the model's, shape (tile_px, tile_px)."""
@@ -68,15 +69,27 @@ class Reader:
     understands: frozenset[str]
     options: SegmentOptions
     sampler: Sampler
+    step_px: int | None = None
+    """Multiples to which the model takes tiles that are smaller than its own; None: only full ones."""
+    given: GivenPrompts | None = None
+    """A person's prompts, which replace the sampler's or join them as ``options.prompts.which`` says."""
+
+    @property
+    def _only_given(self) -> bool:
+        return self.given is not None and way_of(self.options) == "given"
 
     def look(self, tiles: Sequence[Tile]) -> list[Look]:
         """Tell wet tiles from dry ones and from those without data, by the coarse mask alone."""
-        if self.options.tiles.which == "all":
+        if runs_everywhere(self.options):
             return [Look(tile, "run") for tile in tiles]
         return [self._look(tile) for tile in tiles]
 
     def _look(self, tile: Tile) -> Look:
         try:
+            if self.given is not None and self.given.asks(tile.window, tile.index):
+                return Look(tile, "run")
+            if self._only_given:
+                return Look(tile, "nodata")  # Nobody asked: it is not known to be dry.
             water, valid = self.coarse.read(tile.window)
         except Exception:  # Reading it again for the run gives the reason, and counts the tile as failed.
             return Look(tile, "run")
@@ -95,14 +108,37 @@ class Reader:
         if not valid.any():
             return Ready("nodata", valid)
         water, known = self.coarse.read(tile.window)
-        rng = np.random.default_rng([self.options.seed, tile.index])
-        prompts = self.sampler(water, valid & known, rng)
+        prompts = self._prompts(tile, water, known, valid)
         if len(prompts.points) == 0:
+            if self._only_given:
+                return Ready("nodata", valid)
             if "none" not in self.understands:
                 return Ready("dry", valid)
-            prompts = no_prompts()
-        image = np.ascontiguousarray(_filled(rgb, valid, self.scene.shape, tile.window).transpose(2, 0, 1))
+            prompts = replace(no_prompts(), multimask=self.options.prompts.multimask)
+        image = _filled(rgb, valid, self.scene.shape, tile.window)
+        if self.step_px is not None:  # A small scene's mirror images are no ground to learn anything from.
+            height, width = (_rounded_up(side, self.step_px) for side in self.scene.shape)
+            image = image[:height, :width]
+        image = np.ascontiguousarray(image.transpose(2, 0, 1))
+        if self.given is not None and not self._only_given:  # What a person says outranks the index.
+            known = known & ~self.given.overruled(tile.window, tile.index, water, prompts)
         return Ready("run", valid, image, prompts, self._prior(water, known))
+
+    def _prompts(
+        self, tile: Tile, water: NDArray[np.bool_], known: NDArray[np.bool_], valid: NDArray[np.bool_]
+    ) -> Prompts:
+        """What is asked of a tile: the sampler's prompts, a person's, or both."""
+        if self.given is not None:
+            own = self.given.water(tile.window)
+            water, known = water | own, known | own
+        automatic = None
+        if not self._only_given:
+            rng = np.random.default_rng([self.options.seed, tile.index])
+            automatic = self.sampler(water, valid & known, rng)
+        if self.given is not None:
+            automatic = self.given.prompts(tile.window, tile.index, water & valid, automatic)
+        assert automatic is not None
+        return replace(automatic, multimask=self.options.prompts.multimask)
 
     def _prior(self, water: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.float32] | None:
         """What an index of bands that the model does not see says of each pixel, as log-odds of water.
@@ -144,6 +180,10 @@ def _filled(
     return np.pad(seen, over, mode="symmetric") if (height, width) != valid.shape else seen
 
 
+def _rounded_up(side: int, step: int) -> int:
+    return -(-side // step) * step
+
+
 def ahead(
     pool: ThreadPoolExecutor, reader: Reader, plan: TilePlan, rows: range, depth: int
 ) -> Iterator[tuple[Look, Future[Ready] | None]]:
@@ -170,7 +210,9 @@ def _looks(pool: ThreadPoolExecutor, reader: Reader, plan: TilePlan, rows: range
 
 
 def default_sampler(options: SegmentOptions) -> Sampler:
-    """Control points by ``options.prompts``."""
+    """Control points by ``options.prompts``, or none."""
+    if options.prompts.which == "none":
+        return lambda water, valid, rng: no_prompts()
     return lambda water, valid, rng: sample_prompts(water, valid, options.prompts, rng)
 
 

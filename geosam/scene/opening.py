@@ -16,6 +16,7 @@ from geosam.options import SceneOptions
 from geosam.scene.aoi import read_aoi
 from geosam.scene.bands import band_roles, display_bands
 from geosam.scene.checks import check_header, check_whole, layout_warnings
+from geosam.scene.collar import black_corners, with_nodata
 from geosam.scene.files import FileReader
 from geosam.scene.grid import pixel_size_m
 from geosam.scene.header import Box, Header, Reader
@@ -31,6 +32,8 @@ SCAN_ROWS = 256
 def open_scene(source: Any, options: SceneOptions) -> Scene:
     """What :meth:`Scene.open` does."""
     name, reader = _reader(source)
+    if options.nodata is not None:
+        reader = with_nodata(reader, options.nodata)
     check_header(reader.header, name, options.allow_no_crs)
     roles = band_roles(reader.header, name, options.bands)
     check_whole(reader, name)
@@ -103,7 +106,8 @@ def _looked_at(scene: Scene) -> Scene:
     except RunError as error:
         raise SceneError(str(error)) from None
     stretch = fit_stretch(found.values, found.valid, scene.is_eight_bit)
-    return replace(scene, stretch=stretch, valid_fraction=fraction, warnings=(*scene.warnings, *_doubts(scene)))
+    doubts = (*_doubts(scene), *black_corners(look))
+    return replace(scene, stretch=stretch, valid_fraction=fraction, warnings=(*scene.warnings, *doubts))
 
 
 def _first_valid(scene: Scene) -> Block:

@@ -51,14 +51,18 @@ def _features(rivers: gpd.GeoDataFrame) -> Iterator[str]:
         part = rivers.iloc[start : start + _CHUNK]
         shapes = shapely.to_geojson(to_lonlat(part.geometry.to_numpy()))
         table = part.drop(columns=part.geometry.name)
-        rows = zip(*(table[name].tolist() for name in table), strict=True)
+        names = list(table)  # an Index would make a string of each name anew, row by row
+        rows = zip(*(table[name].tolist() for name in names), strict=True)
         for shape, row in zip(shapes, rows, strict=True):
-            yield f'{{"type": "Feature", "properties": {_properties(table.columns, row)}, "geometry": {shape}}}'
+            yield f'{{"type": "Feature", "properties": {_properties(names, row)}, "geometry": {shape}}}'
 
 
-def _properties(names: Any, row: tuple[Any, ...]) -> str:
-    values = (None if isinstance(value, float) and not math.isfinite(value) else value for value in row)
-    return json.dumps(dict(zip(names, values, strict=True)), ensure_ascii=False, allow_nan=False)
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
+
+
+def _properties(names: list[str], row: tuple[Any, ...]) -> str:
+    values = [None if isinstance(value, float) and not math.isfinite(value) else value for value in row]
+    return _JSON.encode(dict(zip(names, values, strict=True)))
 
 
 class _Degrees:

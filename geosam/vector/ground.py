@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pyproj
 from affine import Affine
 from odc.geo.geobox import GeoBox
 
-from geosam.vector.corners import Floats, Longs
+from geosam.vector.corners import Floats, Ints, Longs, ranges
+from geosam.vector.ordered import Crew
 from geosam.vector.rings import Rings
 
 LONGEST_M = 200.0
@@ -49,47 +48,46 @@ class Ground:
     unit_m: float
     """Metres in one unit of the CRS; 1 without a CRS, when all is in pixels."""
 
-    def world(self, xy: Floats) -> Floats:
+    def world(self, xy: Ints | Floats) -> Floats:
         """From (column, row) to the CRS's (x, y), shape (n, 2)."""
         return _apply(self.affine, xy)
 
-    def plane(self, xy: Floats) -> Floats:
+    def plane(self, xy: Ints | Floats) -> Floats:
         """From (column, row) to metres in a plane, shape (n, 2)."""
         return self.world(xy) * self.unit_m
 
-    def measure(self, rings: Rings) -> tuple[Floats, Floats]:
+    def measure(self, rings: Rings, crew: Crew) -> tuple[Floats, Floats]:
         """Area inside every ring in m² and its length in m, shape (rings,) each.
 
         Args:
             rings: Closed rings in (column, row).
+            crew: Who measures.
         """
         count = len(rings.body)
         area, length = np.zeros(count), np.zeros(count)
-        level = self._levels(self._surface(rings.xy[rings.offsets[:-1]]))
-        for ring, points in self._edges(rings):
-            at = self._surface(points)
-            step = self._steps(at)
-            levels = self._levels(at)
-            # Levels relative to the ring's first vertex, or the areas of small rings drown in rounding.
-            part = step[:, 0] * ((levels[1:] + levels[:-1]) / 2 - level[ring])
-            inside = ring >= 0
+        chunks = range(0, len(rings.xy) - 1, _CHUNK)
+        for ring, part, run in crew.map(lambda start: self._measured(rings, start), chunks):
             # One edge after the other, so that not even the last bit depends on where a chunk ends.
-            np.add.at(area, ring[inside], part[inside])
-            np.add.at(length, ring[inside], self._lengths(at, step)[inside])
+            np.add.at(area, ring, part)
+            np.add.at(length, ring, run)
         return np.abs(area), length
 
-    def _edges(self, rings: Rings) -> Iterator[tuple[Longs, Floats]]:
-        """Consecutive points, and the ring of the edge from each to the next (-1: a jump to the next ring)."""
-        ring = np.repeat(np.arange(len(rings.body)), np.diff(rings.offsets))
-        ring[rings.offsets[1:] - 1] = -1
-        for start in range(0, len(ring) - 1, _CHUNK):
-            points = rings.xy[start : start + _CHUNK + 1]
-            yield self._densified(ring[start : start + len(points) - 1], points)
+    def _measured(self, rings: Rings, start: int) -> tuple[Longs, Floats, Floats]:
+        """Of every edge of a chunk: its ring, its part of the ring's area, and its length."""
+        ring, points = self._densified(*_edges(rings, start))
+        inside = ring >= 0
+        ring = ring[inside]
+        at = self._surface(points)
+        step, levels = self._steps(at), self._levels(at)
+        # Levels relative to the ring's first vertex, or the areas of small rings drown in rounding.
+        first = self._levels(self._surface(rings.xy[rings.offsets[ring[0] : ring[-1] + 1]]))
+        level = ((levels[1:] + levels[:-1]) / 2)[inside] - first[ring - ring[0]]
+        return ring, step[inside, 0] * level, self._lengths(at, step)[inside]
 
-    def _densified(self, ring: Longs, points: Floats) -> tuple[Longs, Floats]:
+    def _densified(self, ring: Longs, points: Ints) -> tuple[Longs, Ints | Floats]:
         return ring, points
 
-    def _surface(self, xy: Floats) -> Floats:
+    def _surface(self, xy: Ints | Floats) -> Floats:
         """From (column, row) to the two coordinates in which edges are measured, shape (n, 2)."""
         return self.plane(xy)
 
@@ -116,7 +114,7 @@ class Ellipsoid(Ground):
     Source: J. P. Snyder (1987), Map Projections: A Working Manual, pp. 16-25.
     """
 
-    def plane(self, xy: Floats) -> Floats:
+    def plane(self, xy: Ints | Floats) -> Floats:
         """From (column, row) to metres east and north of the raster's centre, shape (n, 2).
 
         An equal-area projection about the centre: lengths are true to 0.1 % within 500 km.
@@ -151,17 +149,18 @@ class Ellipsoid(Ground):
         at = self._surface(corner)
         return LONGEST_M / max(2 * float(np.nanmax(self._lengths(at, self._steps(at))[[0, 2]])), 1e-9)
 
-    def _densified(self, ring: Longs, points: Floats) -> tuple[Longs, Floats]:
+    def _densified(self, ring: Longs, points: Ints) -> tuple[Longs, Ints | Floats]:
         step = np.diff(points, axis=0)
-        pieces = np.ceil(np.abs(step).max(axis=1, initial=0.0) / self._longest_px).astype(np.int64)
-        pieces = np.where(ring >= 0, np.maximum(pieces, 1), 1)
-        if pieces.max(initial=1) == 1:
+        step[ring < 0] = 0
+        size = np.maximum(np.abs(step[:, 0]), np.abs(step[:, 1]))
+        if size.max(initial=0) <= self._longest_px:
             return ring, points
-        along = (np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)) / np.repeat(pieces, pieces)
-        between = np.repeat(points[:-1], pieces, axis=0) + along[:, None] * np.repeat(step, pieces, axis=0)
-        return np.repeat(ring, pieces), np.concatenate([between, points[-1:]])
+        pieces = np.maximum(np.ceil(size / self._longest_px), 1).astype(np.int64)
+        nth, edge = ranges(np.zeros_like(pieces), pieces)
+        between = points[edge] + (nth / pieces[edge])[:, None] * step[edge]
+        return ring[edge], np.concatenate([between, points[-1:]])
 
-    def _surface(self, xy: Floats) -> Floats:
+    def _surface(self, xy: Ints | Floats) -> Floats:
         """Longitude and latitude in radians."""
         world = self.world(xy)
         lonlat: Floats = np.radians(np.stack(self._lonlat.transform(world[:, 0], world[:, 1]), axis=1))
@@ -182,12 +181,27 @@ class Ellipsoid(Ground):
     def _lengths(self, at: Floats, step: Floats) -> Floats:
         middle = (at[1:, 1] + at[:-1, 1]) / 2
         flat = 1 - self._geod.es * np.sin(middle) ** 2
-        north = step[:, 1] * self._geod.a * (1 - self._geod.es) / flat**1.5
-        east = step[:, 0] * self._geod.a * np.cos(middle) / np.sqrt(flat)
+        root = np.sqrt(flat)
+        north = step[:, 1] * self._geod.a * (1 - self._geod.es) / (flat * root)
+        east = step[:, 0] * self._geod.a * np.cos(middle) / root
         lengths: Floats = np.hypot(north, east)
         return lengths
 
 
-def _apply(affine: Affine, xy: npt.NDArray[np.float64]) -> Floats:
+def _edges(rings: Rings, start: int) -> tuple[Longs, Ints]:
+    """Of a chunk of consecutive points the ring of the edge from each to the next, and one point more.
+
+    A ring of -1 is no edge, but a jump to the next ring.
+    """
+    stop = min(start + _CHUNK, len(rings.xy) - 1)
+    low, high = np.searchsorted(rings.offsets, (start, stop - 1), "right") - 1
+    bounds = rings.offsets[low : high + 2].clip(start, stop)
+    ring = np.repeat(np.arange(low, high + 1), np.diff(bounds))
+    closing = rings.offsets[low + 1 : high + 2] - 1 - start
+    ring[closing[closing < len(ring)]] = -1
+    return ring, rings.xy[start : stop + 1]
+
+
+def _apply(affine: Affine, xy: Ints | Floats) -> Floats:
     a, b, c, d, e, f = affine[:6]
     return np.stack([a * xy[:, 0] + b * xy[:, 1] + c, d * xy[:, 0] + e * xy[:, 1] + f], axis=1)

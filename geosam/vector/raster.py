@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import geopandas as gpd
 import numpy as np
@@ -19,8 +20,9 @@ from rasterio.windows import Window
 from geosam.errors import SceneError
 from geosam.options import VectorOptions
 from geosam.scene.cache import MOST_BYTES, ONCE_BYTES, bounded_cache
-from geosam.vector.assemble import DEFAULTS, Strip, polygonize
+from geosam.vector.assemble import DEFAULTS, Strip, polygonize_by
 from geosam.vector.corners import Bools
+from geosam.vector.ordered import crew
 
 STRIP_PX = 8_000_000
 """Pixels read in one go, rounded to whole blocks of the file."""
@@ -39,6 +41,7 @@ def polygonize_raster(
     threshold: float = 0.5,
     allow_no_crs: bool = False,
     progress: Callable[[int, int], None] | None = None,
+    threads: int | None = None,
 ) -> gpd.GeoDataFrame:
     """Water bodies of a mask or probability raster, read by strips.
 
@@ -53,6 +56,7 @@ def polygonize_raster(
         threshold: Probability above which a pixel is water where ``options.threshold`` is None.
         allow_no_crs: Accept a raster without CRS; the result is then in pixels.
         progress: Told the rows done and the rows in all.
+        threads: That work side by side, beside one that reads; see :func:`polygonize`.
 
     Returns:
         As :func:`polygonize`.
@@ -62,11 +66,14 @@ def polygonize_raster(
             nor probability.
     """
     threshold = threshold if options.threshold is None else options.threshold
-    with _opened(path, allow_no_crs) as raster:
+    name = Path(path).stem if scene is None else scene
+    with crew(threads) as hands, _opened(path, allow_no_crs, hands.threads) as raster:
         geobox = GeoBox(raster.shape, raster.transform, raster.crs)
-        strips = _strips(raster, path, threshold, progress)
-        name = Path(path).stem if scene is None else scene
-        return polygonize(strips, geobox, options, scene=name, model=model, has_crs=raster.crs is not None)
+        values = _Values(path, threshold, raster.nodata, raster.scales[0], raster.offsets[0])
+        # closing: on an error the reader must be done before the raster is closed
+        with closing(_parts(raster, progress)) as parts:
+            strips = hands.map(values.strip, parts)
+            return polygonize_by(hands, strips, geobox, options, name, model, raster.crs is not None)
 
 
 def has_crs(path: str | Path) -> bool:
@@ -75,19 +82,19 @@ def has_crs(path: str | Path) -> bool:
     Raises:
         SceneError: As :func:`polygonize_raster`.
     """
-    with _opened(path, allow_no_crs=True) as raster:
+    with _opened(path, allow_no_crs=True, threads=1) as raster:
         return bool(raster.crs)
 
 
 @contextmanager
-def _opened(path: str | Path, allow_no_crs: bool) -> Iterator[Any]:
+def _opened(path: str | Path, allow_no_crs: bool, threads: int) -> Iterator[Any]:
     """The raster, checked.
 
     Raises:
         SceneError: It cannot be used, or cannot be read to its end.
     """
     try:
-        with rasterio.Env(GDAL_NUM_THREADS="ALL_CPUS"), rasterio.open(path) as raster:
+        with rasterio.Env(GDAL_NUM_THREADS=str(threads)), rasterio.open(path) as raster:
             _check(raster, path, allow_no_crs)
             with bounded_cache(ONCE_BYTES if _rows(raster) % raster.block_shapes[0][0] == 0 else MOST_BYTES):
                 yield raster
@@ -118,10 +125,17 @@ def _check(raster: Any, path: str | Path, allow_no_crs: bool) -> None:
         )
 
 
-def _strips(
-    raster: Any, path: str | Path, threshold: float, progress: Callable[[int, int], None] | None
-) -> Iterator[Strip]:
-    """Strips of whole blocks, each read while the one before is worked on."""
+class _Part(NamedTuple):
+    """Some rows as they are in the file."""
+
+    row: int
+    values: npt.NDArray[Any]
+    known: npt.NDArray[np.uint8] | None
+    """0 where a value is not valid; None: the values themselves say so."""
+
+
+def _parts(raster: Any, progress: Callable[[int, int], None] | None) -> Generator[_Part, None, None]:
+    """Rows of the file, a few at a time; read by whole blocks, while those before are worked on."""
     rows = _rows(raster)
     windows = [Window(0, row, raster.width, min(rows, raster.height - row)) for row in range(0, raster.height, rows)]
     with ThreadPoolExecutor(1) as reader:
@@ -130,9 +144,8 @@ def _strips(
             values, known = coming.result()
             if done + 1 < len(windows):
                 coming = reader.submit(_read, raster, windows[done + 1])
-            for part in _parts(values.shape):
-                valid = _valid(values[part], None if known is None else known[part], raster)
-                yield Strip(window.row_off + part.start, *_water(values[part], valid, raster, path, threshold))
+            for part in _few_rows(values.shape):
+                yield _Part(window.row_off + part.start, values[part], None if known is None else known[part])
             if progress is not None:
                 progress(int(window.row_off + window.height), raster.height)
 
@@ -144,7 +157,7 @@ def _rows(raster: Any) -> int:
     return max(block, rows // block * block) if row_bytes <= _TALLEST_BYTES else rows
 
 
-def _parts(shape: tuple[int, ...]) -> Iterator[slice]:
+def _few_rows(shape: tuple[int, ...]) -> Iterator[slice]:
     """Rows of a strip, some at a time."""
     rows = max(1, _PART_PX // shape[1])
     return (slice(top, min(top + rows, shape[0])) for top in range(0, shape[0], rows))
@@ -158,30 +171,39 @@ def _read(raster: Any, window: Window) -> tuple[npt.NDArray[Any], npt.NDArray[np
     return values, None if within or is_nan else raster.read_masks(1, window=window)
 
 
-def _valid(values: npt.NDArray[Any], known: npt.NDArray[np.uint8] | None, raster: Any) -> Bools | None:
-    """Where values are valid (None: everywhere, but for NaN)."""
-    if known is not None:
-        return known > 0
-    if raster.nodata is None or np.isnan(raster.nodata):
-        return None
-    valid: Bools = values != raster.nodata
-    return valid
+@dataclass(frozen=True)
+class _Values:
+    """What the numbers of a file mean."""
 
+    path: str | Path
+    threshold: float
+    nodata: float | None
+    scale: float
+    offset: float
 
-def _water(
-    values: npt.NDArray[Any], valid: Bools | None, raster: Any, path: str | Path, threshold: float
-) -> tuple[Bools, npt.NDArray[np.floating] | None]:
-    """Water, and its probability where the raster holds one."""
-    scale, offset = raster.scales[0], raster.offsets[0]
-    if values.dtype.kind != "f" and (scale, offset) == (1.0, 0.0):
-        return _mask_water(values, valid, path), None
-    if (scale, offset) != (1.0, 0.0):
-        values = values.astype(np.float32) * np.float32(scale) + np.float32(offset)
-    water = values > threshold  # NaN is not
-    if valid is not None:
-        water &= valid
-    _check_range(values, valid, path)
-    return water, values
+    def strip(self, part: _Part) -> Strip:
+        """Water, and its probability where the file holds one."""
+        return Strip(part.row, *self._water(part.values, self._valid(part)))
+
+    def _valid(self, part: _Part) -> Bools | None:
+        """Where values are valid (None: everywhere, but for NaN)."""
+        if part.known is not None:
+            return part.known > 0
+        if self.nodata is None or np.isnan(self.nodata):
+            return None
+        valid: Bools = part.values != self.nodata
+        return valid
+
+    def _water(self, values: npt.NDArray[Any], valid: Bools | None) -> tuple[Bools, npt.NDArray[np.floating] | None]:
+        if values.dtype.kind != "f" and (self.scale, self.offset) == (1.0, 0.0):
+            return _mask_water(values, valid, self.path), None
+        if (self.scale, self.offset) != (1.0, 0.0):
+            values = values.astype(np.float32) * np.float32(self.scale) + np.float32(self.offset)
+        water = values > self.threshold  # NaN is not
+        if valid is not None:
+            water &= valid
+        _check_range(values, valid, self.path)
+        return water, values
 
 
 def _mask_water(values: npt.NDArray[Any], valid: Bools | None, path: str | Path) -> Bools:

@@ -1,28 +1,30 @@
-"""From boundary corners to rings and polygons, in whole pixels, without a loop over rings."""
+"""From the boundary to rings of whole water bodies, in whole pixels, without a loop over rings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import shapely
-from scipy.sparse import csr_array
-from scipy.sparse.csgraph import breadth_first_order, connected_components
 
-from geosam.vector.corners import Bools, Bytes, Corners, Floats, Ints, Longs
+from geosam.vector.corners import Bools, Boundary, Floats, Ints, Longs, ranges
+from geosam.vector.ordered import Crew
+from geosam.vector.paths import Paths, Walk, joined, paths_of, walk
 
 BATCH_CORNERS = 500_000
-"""Corners turned into rings in one go, about 150 bytes each while it lasts; one water body is never cut."""
+"""Corners walked along, or vertices copied, in one go, about 150 bytes each while it lasts."""
 
 
 @dataclass(frozen=True)
 class Rings:
     """Closed rings of whole water bodies; the first ring of a body is its outer one, the others are holes."""
 
-    xy: Floats
-    """Vertices, (column, row) of pixel corners or another (x, y), every ring closed, shape (n, 2)."""
+    xy: Ints
+    """Vertices, (column, row) of pixel corners, every ring closed, shape (n, 2)."""
     offsets: Longs
     """Where each ring starts in ``xy``, and its end, shape (rings + 1,)."""
     body: Longs
@@ -33,107 +35,82 @@ class Rings:
         outer: Bools = np.diff(self.body, prepend=-1) != 0
         return outer
 
+    @cached_property
+    def first(self) -> Longs:
+        """First ring of each body, and the number of rings, shape (bodies + 1,)."""
+        return np.append(np.flatnonzero(self.outer()), len(self.body))
+
     def keep(self, kept: Bools) -> Rings:
         """Only these rings."""
+        if kept.all():
+            return self
         lengths = np.diff(self.offsets)
         offsets = np.concatenate([[0], np.cumsum(lengths[kept])])
         return Rings(self.xy[np.repeat(kept, lengths)], offsets, self.body[kept])
 
-    def polygons(self) -> npt.NDArray[np.object_]:
-        """One shapely Polygon a body, shape (bodies,)."""
-        first = np.flatnonzero(self.outer())
-        offsets = (self.offsets, np.concatenate([first, [len(self.body)]]))
-        polygons: npt.NDArray[np.object_] = shapely.from_ragged_array(shapely.GeometryType.POLYGON, self.xy, offsets)
+    def polygons(self, bodies: Longs, change: Callable[[Any], Floats]) -> npt.NDArray[np.object_]:
+        """One shapely Polygon a body, shape (len(bodies),).
+
+        Args:
+            bodies: Which bodies, by their place among the outer rings.
+            change: From (column, row) to the polygons' (x, y), shape (n, 2).
+        """
+        first, after = self.first[bodies], self.first[bodies + 1]
+        ring, _ = ranges(first, after)
+        size = self.offsets[ring + 1] - self.offsets[ring]
+        xy = np.empty((int(size.sum()), 2))
+        for place, part in gathered(self.xy, self.offsets[ring], size):
+            xy[place] = change(part)
+        offsets = (np.append(0, np.cumsum(size)), np.append(0, np.cumsum(after - first)))
+        polygons: npt.NDArray[np.object_] = shapely.from_ragged_array(shapely.GeometryType.POLYGON, xy, offsets)
         return polygons
 
 
-def rings_of(polygons: npt.NDArray[np.object_]) -> Rings:
-    """The rings of shapely Polygons, body i being polygon i."""
-    _, xy, (offsets, first) = shapely.to_ragged_array(polygons)
-    return Rings(xy, offsets.astype(np.int64), np.repeat(np.arange(len(polygons)), np.diff(first)))
+def trace(boundary: Boundary, crew: Crew) -> Rings:
+    """Rings of all water bodies, in (column, row).
 
-
-def trace(corners: Corners) -> Iterator[Rings]:
-    """Rings of all water bodies, some whole bodies at a time, in (column, row).
-
-    Water lies on the left when the raster is looked at with row 0 at the top.
+    Water lies on the left when the raster is looked at with row 0 at the top. Rings begin with their
+    first edge in raster order; memory is 8 bytes a vertex beside some batches and the paths.
     """
-    if not len(corners.body):
-        return
-    batch = _batches(corners)
-    order = np.argsort(batch, kind="stable")  # a radix sort, since batches are uint16; raster order stays
-    for part in np.split(order, np.cumsum(np.bincount(batch))[:-1]):
-        yield _trace(corners.row[part], corners.col[part], corners.kind[part], corners.body[part])
+    if not boundary.edges:
+        return Rings(np.zeros((0, 2), np.int32), np.zeros(1, np.int64), np.zeros(0, np.int64))
+    xy, bands, filled = np.empty((2 * boundary.edges, 2), np.int32), [], 0
+    for paths in crew.map(lambda band: paths_of(boundary.edges_of(band)), boundary.bands(BATCH_CORNERS // 2)):
+        xy[filled : filled + len(paths.xy)] = paths.xy
+        bands.append(replace(paths, xy=paths.xy[:0], start=paths.start + filled))
+        filled += len(paths.xy)
+    return _rings(xy, bands)
 
 
-def _batches(corners: Corners) -> npt.NDArray[np.uint16]:
-    """Batch of every corner: bodies in turn, until a batch is full."""
-    before = np.cumsum(np.bincount(corners.body))
-    _, batch = np.unique(before // BATCH_CORNERS, return_inverse=True)
-    return batch.astype(np.uint16)[corners.body]
+def _rings(xy: Ints, bands: list[Paths]) -> Rings:
+    steps = walk(joined(bands))
+    start, size, body = (np.concatenate([getattr(band, name) for band in bands]) for name in ("start", "size", "body"))
+    body = body[steps.first].astype(np.int64)
+    # The ring that holds a body's first edge is its outer one, and rings come by their first edge.
+    ring = np.argsort(body, kind="stable")
+    return Rings(*_closed(xy, start, size, steps, ring), body[ring])
 
 
-def _trace(row: Ints, col: Ints, kind: Bytes, body: Ints) -> Rings:
-    """Rings of one batch, whose corners are in raster order.
-
-    In raster order corners 2k and 2k + 1 are the ends of one horizontal edge. Sorted by column they
-    pair up as vertical edges. Edges followed that way make rings.
-    """
-    above = ((kind[0::2] >> 1) ^ (kind[0::2] >> 2)) & 1 == 0  # water above: walk to the right, else to the left
-    edges = np.arange(len(above))
-    tail, head = 2 * edges + ~above, 2 * edges + above
-    following = _vertical_partner(row, col, kind)[head] >> 1
-    order, ring_sizes = _follow(following)
-    body_of_ring = body[2 * order[np.cumsum(ring_sizes) - ring_sizes]]
-    # The ring that holds a body's first corner is its outer one, and rings come by their first corner.
-    ring_order = np.argsort(body_of_ring, kind="stable")
-    return _closed(row, col, np.stack([tail[order], head[order]], axis=1), ring_sizes, ring_order, body_of_ring)
+def _closed(xy: Ints, start: Longs, size: Longs, steps: Walk, ring: Longs) -> tuple[Ints, Longs]:
+    """Put the paths of every ring together and close it; rings in the order of ``ring``."""
+    place, _ = ranges(steps.start[ring], (steps.start + steps.size)[ring])
+    path, ends = steps.order[place], np.cumsum(steps.size[ring])
+    # The closing vertex, the ring's first one again, is a path of one vertex.
+    begin = np.insert(start[path], ends, start[steps.first[ring]])
+    length = np.insert(size[path], ends, 1)
+    offsets = np.concatenate([[0], np.cumsum(length)[ends + np.arange(len(ends))]])
+    out = np.empty((int(offsets[-1]), 2), np.int32)
+    for where, part in gathered(xy, begin, length):
+        out[where] = part
+    return out, offsets
 
 
-def _vertical_partner(row: Ints, col: Ints, kind: Bytes) -> Longs:
-    """For every corner the one at the other end of its vertical edge."""
-    key = (col.astype(np.int64) << 32) | (row.astype(np.int64) << 1) | ((kind >> 1) & 1)
-    order = np.argsort(key)
-    partner = np.empty(len(order), np.int64)
-    partner[order[0::2]], partner[order[1::2]] = order[1::2], order[0::2]
-    return partner
-
-
-def _follow(following: Longs) -> tuple[Longs, Longs]:
-    """Walk a permutation's cycles: all its items, cycle by cycle, and the length of each cycle.
-
-    Cycles come by their smallest item and start with it. Cutting every cycle open and tying it to
-    the next makes one long path, which scipy walks in compiled code.
-    """
-    count = len(following)
-    labels = connected_components(_graph(following), directed=True, connection="weak")[1]
-    starts = np.full(int(labels.max(initial=-1)) + 1, count)
-    np.minimum.at(starts, labels, np.arange(count))
-    starts.sort()
-    following = following.copy()
-    lasts = np.empty(count, np.int64)
-    lasts[following] = np.arange(count)
-    following[lasts[starts]] = np.roll(starts, -1)
-    order = breadth_first_order(_graph(following), 0, return_predecessors=False).astype(np.int64)
-    place = np.empty(count, np.int64)
-    place[order] = np.arange(count)
-    return order, np.diff(place[starts], append=count)
-
-
-def _graph(following: Longs) -> csr_array:
-    """The graph with one edge from every item to the one that follows it."""
-    count = len(following)
-    bounds = np.arange(count + 1, dtype=np.int32)
-    return csr_array((np.ones(count), following.astype(np.int32), bounds), shape=(count, count))
-
-
-def _closed(row: Ints, col: Ints, walk: Longs, sizes: Longs, ring_order: Longs, body: Ints) -> Rings:
-    """Put rings in their order and close them; ``walk`` is (edges, 2), tail and head of each edge."""
-    starts = (np.cumsum(sizes) - sizes)[ring_order]
-    sizes = sizes[ring_order]
-    ends = np.cumsum(2 * sizes + 1)
-    at = np.arange(int(ends[-1])) - np.repeat(ends - (2 * sizes + 1), 2 * sizes + 1)
-    at[ends - 1] = 0  # the closing vertex is the first again
-    corner = walk.reshape(-1)[np.repeat(2 * starts, 2 * sizes + 1) + at]
-    xy = np.stack([col[corner], row[corner]], axis=1).astype(np.float64)
-    return Rings(xy, np.concatenate([[0], ends]), body[ring_order].astype(np.int64))
+def gathered(xy: Ints, start: Longs, size: Longs) -> Iterator[tuple[slice, Ints]]:
+    """Vertices of several ranges one after the other, some at a time, and where they belong in the whole."""
+    nth, which = ranges(np.zeros_like(size), -(-size // BATCH_CORNERS))  # a long range in parts
+    start, size = start[which] + nth * BATCH_CORNERS, np.minimum(size[which] - nth * BATCH_CORNERS, BATCH_CORNERS)
+    stops = np.cumsum(size)
+    cuts = np.unique(np.searchsorted(stops, np.arange(0, int(stops[-1]), BATCH_CORNERS), "right"))
+    for low, high in zip(cuts, [*cuts[1:], len(stops)], strict=True):
+        at, _ = ranges(start[low:high], (start + size)[low:high])
+        yield slice(int(stops[low] - size[low]), int(stops[high - 1])), xy[at]

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import shapely
 
-from geosam.vector.corners import Bools, Floats, Longs
+from geosam.vector.corners import Bools, Floats, Longs, ranges
 from geosam.vector.rings import Rings
 
 _LARGEST_MISS = 1e-9
@@ -68,7 +68,7 @@ def _chords(kept: Bools, rings: Rings) -> tuple[Longs, Longs]:
 
 def _douglas_peucker(plane: Floats, start: Longs, end: Longs, tolerance: float) -> Longs:
     """Positions that stay; each vertex carries its position as z through GEOS."""
-    at, stretch = _ranges(start, end + 1)
+    at, stretch = ranges(start, end + 1)
     lines = shapely.linestrings(np.column_stack([plane[at], at]), indices=stretch)
     short = shapely.simplify(lines, tolerance, preserve_topology=False)
     positions: Longs = shapely.get_coordinates(short, include_z=True)[:, 2].astype(np.int64)
@@ -87,7 +87,7 @@ def _restored(kept: Bools, rings: Rings, plane: Floats, changed: Longs | None) -
     guilty = _meeting(rings, start, end, fresh) | _jumping(kept, rings, start, end, fresh)
     guilty &= end - start > 1
     start, end = start[guilty], end[guilty]
-    at, stretch = _ranges(start + 1, end)
+    at, stretch = ranges(start + 1, end)
     return at[_highest(_off_chord(plane, at, start[stretch], end[stretch]), stretch)] if len(at) else at
 
 
@@ -115,18 +115,11 @@ def _jumping(kept: Bools, rings: Rings, start: Longs, end: Longs, fresh: Bools) 
     jumped = np.zeros(len(start), bool)
     wide = np.flatnonzero(fresh & (end - start > 1))
     if len(wide):
-        at, stretch = _ranges(start[wide], end[wide] + 1)
+        at, stretch = ranges(start[wide], end[wide] + 1)
         between = shapely.polygons(shapely.linearrings(rings.xy[at], indices=stretch))
         tree = shapely.STRtree(shapely.points(rings.xy[kept]))
         jumped[wide[tree.query(between, predicate="contains")[0]]] = True
     return jumped
-
-
-def _ranges(start: Longs, stop: Longs) -> tuple[Longs, Longs]:
-    """All positions of several ranges, one after the other, and which range each is of."""
-    size = stop - start
-    which = np.repeat(np.arange(len(start)), size)
-    return np.arange(len(which)) + np.repeat(start - (np.cumsum(size) - size), size), which
 
 
 def _highest(values: Floats, group: Longs) -> Longs:

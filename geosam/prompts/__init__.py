@@ -31,17 +31,37 @@ class Prompts:
     Attributes:
         points: float32 (B, N, 2) as (x, y) pixels; (0, 0) is the outer corner of the first pixel.
         labels: int64 (B, N): 1 water, 0 dry, -10 padding.
-        boxes: float32 (B, 4) as x0, y0, x1, y1 (outer edges), or None.
+        boxes: float32 (B, 4) as x0, y0, x1, y1 (outer edges), NaN for a body without one; or None.
         mask: bool (h, w), coarse water of the whole tile as a dense prompt, or None.
+        masked: bool (B,), bodies that are asked for with the mask; None: all of them.
+        multimask: Keep of each body's whole, part and sub-part the one of highest predicted IoU.
     """
 
     points: NDArray[np.float32]
     labels: NDArray[np.int64]
     boxes: NDArray[np.float32] | None = None
     mask: NDArray[np.bool_] | None = None
+    masked: NDArray[np.bool_] | None = None
+    multimask: bool = False
 
     def __len__(self) -> int:
         return len(self.points)
+
+    def box(self, body: int) -> NDArray[np.float32] | None:
+        """The box of a body, float32 (4,), or None."""
+        return None if self.boxes is None or np.isnan(self.boxes[body]).any() else self.boxes[body]
+
+    def with_mask(self) -> NDArray[np.bool_]:
+        """Which bodies are asked for with the dense mask, bool (B,)."""
+        if self.mask is None or self.masked is None:
+            return np.full(len(self), self.mask is not None)
+        return self.masked
+
+    def rows(self, which: NDArray[np.bool_]) -> Prompts:
+        """Some of the bodies, bool (B,)."""
+        boxes = None if self.boxes is None else self.boxes[which]
+        masked = None if self.masked is None else self.masked[which]
+        return Prompts(self.points[which], self.labels[which], boxes, self.mask, masked, self.multimask)
 
 
 def no_prompts() -> Prompts:
@@ -85,7 +105,7 @@ def joined(prompts: Prompts) -> Prompts:
     """All bodies of a tile as one joint prompt, for models that find all hinted water at once."""
     keep = prompts.labels.reshape(-1) != PAD
     points, labels = prompts.points.reshape(-1, 2)[keep], prompts.labels.reshape(-1)[keep]
-    return Prompts(points[None], labels[None], None, prompts.mask)
+    return Prompts(points[None], labels[None], None, prompts.mask, multimask=prompts.multimask)
 
 
 def _bodies(water: NDArray[np.bool_], most: int) -> tuple[list[NDArray[np.intp]], NDArray[np.int32]]:
