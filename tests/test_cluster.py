@@ -365,12 +365,18 @@ def test_no_process_outlives_the_run(end: signal.Signals, alone: Run, tmp_path: 
          "--probability", str(run.raster)],
         stderr=subprocess.PIPE, text=True, start_new_session=True,
     )  # fmt: skip
-    wait_for(lambda: started.poll() is not None or any(run.strips.glob("strip-*")), 300)
-    family = psutil.Process(started.pid).children(recursive=True)
+    family: dict[int, psutil.Process] = {}
+
+    def begun() -> bool:
+        """Whether the first strip is there; who belongs to the run is noted before, since then it soon ends."""
+        family.update({child.pid: child for child in psutil.Process(started.pid).children(recursive=True)})
+        return started.poll() is not None or any(run.strips.glob("strip-*"))
+
+    wait_for(begun, 300)
     assert len(family) >= 1
     os.killpg(started.pid, end) if end == signal.SIGINT else started.kill()  # Ctrl-C reaches the whole group.
     said = started.communicate(timeout=120)[1]
-    wait_for(lambda: not any(alive(process) for process in family), 60)
+    wait_for(lambda: not any(alive(process) for process in family.values()), 60)
     if end == signal.SIGINT:
         assert started.returncode == 1
         assert said.strip() == "geosam: stopped by the user. Run again with --resume to go on."

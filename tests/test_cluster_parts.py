@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pickle
+import re
 import socket
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from odc.geo.geobox import GeoBox
 
+import geosam
 from geosam import cluster
 from geosam.cluster.blocks import _BlockStore, cut
 from geosam.cluster.card import ModelCard, model_here
@@ -241,6 +243,19 @@ def test_a_worker_with_another_model_is_refused(other: dict[str, Any], tiny_weig
     assert model_here(options, card) is model_here(options)
     with pytest.raises(ModelError, match=f"worker's {next(iter(other))} is .* and the run began with"):
         model_here(options, replace(card, **other))
+
+
+def test_a_card_answers_whatever_a_run_asks_of_a_model(tiny_weights: Path) -> None:
+    model = model_here(ModelOptions(name=str(tiny_weights), device="cpu"))
+    card, asked = ModelCard.of(model), set()
+    for room in ("pipeline", "predict"):
+        for path in Path(geosam.__file__).with_name(room).glob("*.py"):
+            text = path.read_text(encoding="utf-8")
+            asked |= set(re.findall(r"\b(?<!\.)model\.(\w+)", text)) | set(re.findall(r'getattr\(model, "(\w+)"', text))
+    assert asked >= {"tile_px", "sha256", "step_px"}
+    for name in asked:
+        if hasattr(model, name) and name not in ("embed", "decode"):
+            assert getattr(card, name) == getattr(model, name)
 
 
 def test_a_worker_stops_when_its_run_has_ended_or_another_has_begun(

@@ -220,8 +220,10 @@ def write_mask(path, water):
     return path
 
 
-def test_a_file_gives_the_same_bytes_with_any_number_of_threads(tmp_path, monkeypatch):
-    monkeypatch.setattr(raster_room, "STRIP_PX", 600)
+@pytest.mark.parametrize("tallest", [1, 1 << 25])  # bytes: strips of 7 rows across blocks of 4, strips of whole blocks
+def test_a_file_gives_the_same_bytes_with_any_number_of_threads(tallest, tmp_path, monkeypatch):
+    monkeypatch.setattr(raster_room, "_TALLEST_BYTES", tallest)
+    monkeypatch.setattr(raster_room, "STRIP_PX", 490)
     monkeypatch.setattr(raster_room, "_PART_PX", 150)
     path = write_mask(tmp_path / "m.tif", noise(0.59))
     one, several = (bytes_of(polygonize_raster(path, threads=threads)) for threads in (1, 3))

@@ -18,6 +18,7 @@ VERBS: dict[str, str] = {
     "coarse": "The first guess of water, as a raster.",
     "prompts": "The control points a model would be given, as a vector layer.",
     "vectorize": "Polygons from a mask or probability raster.",
+    "rivers": "Centrelines, widths, reaches and islands of rivers.",
     "info": "Look at a raster before an hours-long run.",
     "models": "List the models that geosam knows.",
     "finetune": "Tune or train a model on labelled tiles.",

@@ -10,6 +10,10 @@ from geosam.errors import ModelError
 from geosam.models import PromptableModel, load_model
 from geosam.options import ModelOptions
 
+_REQUIRED = ("name", "tile_px", "sha256", "device", "dtype", "threshold", "understands")
+_OPTIONAL: dict[str, Any] = {"step_px": None, "input_px": None, "multimask": False}
+"""What some models have, with what a run takes it for where they have not."""
+
 
 @dataclass(frozen=True)
 class ModelCard:
@@ -25,6 +29,7 @@ class ModelCard:
     threshold: float
     understands: frozenset[str]
     step_px: int | None
+    input_px: int
     multimask: bool
     version: str
     """Of geosam."""
@@ -32,11 +37,10 @@ class ModelCard:
     @classmethod
     def of(cls, model: PromptableModel) -> ModelCard:
         """The card of a loaded model."""
-        optional = {name: getattr(model, name, None) for name in ("step_px", "multimask")}
-        return cls(
-            model.name, model.tile_px, model.sha256, model.device, model.dtype, model.threshold, model.understands,
-            optional["step_px"], bool(optional["multimask"]), __version__,
-        )  # fmt: skip
+        required = {name: getattr(model, name) for name in _REQUIRED}
+        optional = {name: getattr(model, name, default) for name, default in _OPTIONAL.items()}
+        optional["input_px"] = optional["input_px"] or model.tile_px
+        return cls(**required, **optional, version=__version__)
 
     def as_model(self) -> PromptableModel:
         """The card in a model's place, where nothing is computed."""

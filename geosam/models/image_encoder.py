@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import timm
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+from geosam.models.resnet import ResNet18
 
 FINE_CHANNELS = 64
 """Channels of the features at strides 4 and 8."""
@@ -138,8 +139,7 @@ class ImageEncoder(nn.Module):
         far_sight: bool = False,
     ) -> None:
         super().__init__()
-        options: dict[str, Any] = {} if widths is None else {"channels": widths}
-        self.backbone = timm.create_model(backbone, pretrained=False, num_classes=0, **options)
+        self.backbone = _backbone(backbone, widths)
         self.backbone.head = nn.Identity()
         if stride16_last:
             self.backbone.stages[3].downsample.conv2.conv.stride = (1, 1)
@@ -178,3 +178,12 @@ class ImageEncoder(nn.Module):
             wide = F.interpolate(self.lateral(deep), scale_factor=2, mode="nearest")
             embedding = self.neck[1:](self.neck[0](middle) + wide)
         return Features(embedding) if self.way_down is None else self.way_down(embedding, fine, finer8)
+
+
+def _backbone(name: str, widths: tuple[int, ...] | None) -> Any:
+    if name == "resnet18":
+        return ResNet18(widths)
+    import timm  # Not above: with torchvision, which it imports, it takes longer than torch.
+
+    options: dict[str, Any] = {} if widths is None else {"channels": widths}
+    return timm.create_model(name, pretrained=False, num_classes=0, **options)

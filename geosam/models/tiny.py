@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from timm.utils.model import reparameterize_model
 from torch import Tensor
 
 from geosam.errors import ModelError
@@ -20,6 +19,7 @@ from geosam.models.device import autocast
 from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
 from geosam.models.protocol import DRY_LOGIT, best_of
+from geosam.models.resnet import ResNet18
 from geosam.prompts import Prompts, joined
 
 TOKEN_STEP = 8
@@ -59,8 +59,11 @@ class TinyModel:
     def __init__(self, network: TinySam, *, name: str, sha256: str, device: torch.device, dtype: torch.dtype) -> None:
         config = network.config
         network.eval().requires_grad_(False)
-        # Branches of RepViT's convolutions are summed into one; the outputs agree to rounding.
-        network.image_encoder.backbone = reparameterize_model(network.image_encoder.backbone)
+        if not isinstance(network.image_encoder.backbone, ResNet18):
+            from timm.utils.model import reparameterize_model
+
+            # Branches of RepViT's convolutions are summed into one; the outputs agree to rounding.
+            network.image_encoder.backbone = reparameterize_model(network.image_encoder.backbone)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self.name, self.sha256, self.device, self.dtype = name, sha256, device, dtype
         self.threshold = config.threshold

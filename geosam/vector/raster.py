@@ -26,8 +26,12 @@ from geosam.vector.ordered import crew
 
 STRIP_PX = 8_000_000
 """Pixels read in one go, rounded to whole blocks of the file."""
-_TALLEST_BYTES = 1 << 27
-"""A row of blocks up to this is read whole: at 250,000 px across for a mask, at 62,500 px for probabilities."""
+_TALLEST_BYTES = 1 << 25
+"""A row of blocks up to this is read whole: to 65,536 px across for a mask, to 16,384 px for probabilities.
+
+Arrays above 32 MiB also make glibc give all freed memory back at once and get it anew, page by page: a mask
+of 100,000 px across, read whole, took 1.5 times as long.
+"""
 _PART_PX = 1 << 20
 """Pixels looked at in one go: what is worked out of them stays in the cache, however wide the raster."""
 
@@ -96,7 +100,7 @@ def _opened(path: str | Path, allow_no_crs: bool, threads: int) -> Iterator[Any]
     try:
         with rasterio.Env(GDAL_NUM_THREADS=str(threads)), rasterio.open(path) as raster:
             _check(raster, path, allow_no_crs)
-            with bounded_cache(ONCE_BYTES if _rows(raster) % raster.block_shapes[0][0] == 0 else MOST_BYTES):
+            with bounded_cache(_cache_bytes(raster)):
                 yield raster
     except RasterioError as error:
         found = "does not exist" if not _exists(path) else f"cannot be read as a raster ({error.__cause__ or error})"
@@ -153,8 +157,18 @@ def _parts(raster: Any, progress: Callable[[int, int], None] | None) -> Generato
 def _rows(raster: Any) -> int:
     """Rows of a strip: whole blocks, unless a row of those is too much to hold twice."""
     block, rows = int(raster.block_shapes[0][0]), max(1, STRIP_PX // int(raster.width))
-    row_bytes = block * int(raster.width) * np.dtype(raster.dtypes[0]).itemsize
-    return max(block, rows // block * block) if row_bytes <= _TALLEST_BYTES else rows
+    return max(block, rows // block * block) if _block_row_bytes(raster) <= _TALLEST_BYTES else rows
+
+
+def _block_row_bytes(raster: Any) -> int:
+    return int(raster.block_shapes[0][0] * raster.width * np.dtype(raster.dtypes[0]).itemsize)
+
+
+def _cache_bytes(raster: Any) -> int:
+    """Bytes of GDAL's cache: a block is wanted once where whole ones are read, else until its row of blocks is done."""
+    if _rows(raster) % int(raster.block_shapes[0][0]) == 0:
+        return ONCE_BYTES
+    return min(2 * _block_row_bytes(raster) * int(raster.count), MOST_BYTES)
 
 
 def _few_rows(shape: tuple[int, ...]) -> Iterator[slice]:

@@ -1,0 +1,50 @@
+"""Water bodies that belong together: those that touch, and on demand those that a bridge or a canopy keeps apart."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import shapely
+from scipy.sparse import coo_array
+from scipy.sparse.csgraph import connected_components
+
+from geosam.rivers.banks import Floats
+
+Polygons = npt.NDArray[np.object_]
+
+_JOINT_PX = 0.4
+"""Water that meets at a corner is joined by a square of so many pixels from its middle to its own corners."""
+
+
+def touching_joined(polygons: Polygons, pixel_m: float) -> Polygons:
+    """Polygons that touch made one, those too that meet in a corner, as the pixels of a narrow creek do.
+
+    Args:
+        polygons: Water in metres.
+        pixel_m: Size of a pixel.
+    """
+    squares = shapely.buffer(shapely.points(_met_twice(polygons)), _JOINT_PX * pixel_m, quad_segs=1)
+    return dissolved(np.concatenate([polygons, squares]))
+
+
+def dissolved(polygons: Polygons) -> Polygons:
+    """Polygons that meet made one, whole groups at a time; those that meet none are as they were."""
+    if len(polygons) == 0:
+        return polygons
+    one, other = shapely.STRtree(polygons).query(polygons, predicate="intersects")
+    graph = coo_array((np.ones(len(one), bool), (one, other)), shape=(len(polygons), len(polygons)))
+    _, group = connected_components(graph, directed=False)
+    order = np.argsort(group, kind="stable")
+    groups = np.split(polygons[order], np.flatnonzero(np.diff(group[order])) + 1)
+    merged = shapely.get_parts([shapely.union_all(some) if len(some) > 1 else some[0] for some in groups])
+    are_polygons: Polygons = merged[shapely.get_type_id(merged) == shapely.GeometryType.POLYGON]
+    return are_polygons
+
+
+def _met_twice(polygons: Polygons) -> Floats:
+    """Vertices at which outlines meet, shape (n, 2)."""
+    xy, ring = shapely.get_coordinates(shapely.get_rings(polygons), return_index=True)
+    xy = xy[ring == np.append(ring[1:], -1)]  # the last of a ring is its first again
+    order = np.lexsort((xy[:, 1], xy[:, 0]))
+    same = np.flatnonzero((np.diff(xy[order], axis=0) == 0).all(axis=1))
+    return np.unique(xy[order[same]], axis=0)

@@ -1,0 +1,135 @@
+"""From water polygons to the products of a river, and to files."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import geopandas as gpd
+import pyogrio
+import pyproj
+import shapely
+
+from geosam.errors import OptionsError, OutputError
+from geosam.options import RiverOptions
+from geosam.rivers.layers import Layers, Progress, layers_of
+from geosam.rivers.mask import mask_grid, write_mask
+from geosam.rivers.source import Source, read_source
+from geosam.vector import check_path
+from geosam.vector.write import _faults, _whole_or_not
+
+_TRUE = 0.01
+"""A map whose areas are true to this is good for a mask; Web Mercator is not."""
+
+
+@dataclass(frozen=True)
+class RiverProducts:
+    """The products of the rivers in a layer, in the layer's CRS; lengths and areas in metres and m²."""
+
+    layers: Layers
+    report: dict[str, Any]
+    """What was found and done; plain JSON values."""
+
+
+def river_products(
+    water: str | Path | gpd.GeoDataFrame,
+    options: RiverOptions | None = None,
+    *,
+    out: str | Path | None = None,
+    mask: str | Path | None = None,
+    overwrite: bool = False,
+    progress: Progress | None = None,
+) -> RiverProducts:
+    """Centrelines, widths, reaches and islands of the rivers in a layer of water.
+
+    Args:
+        water: Polygons as a file or a table, or a mask raster; in any CRS. Without one, lengths are in its units.
+        options: What to do.
+        out: GeoPackage with the layers water, centrelines, widths, reaches, islands and bridges.
+        mask: GeoTIFF of the water body with the largest network: one component, 1 water, 0 dry, no nodata.
+        overwrite: Replace files that exist.
+        progress: Told the stage, the work done and the work in all.
+
+    Returns:
+        The layers and a report. No water, or no river in it, gives empty layers.
+
+    Raises:
+        SceneError: The water cannot be read.
+        OptionsError: ``out`` is no GeoPackage.
+        OutputError: An output cannot be written; nothing existing was touched.
+    """
+    options = RiverOptions() if options is None else options
+    paths = _checked(out, mask, overwrite)
+    source = read_source(water, options.gsd_m)
+    layers = layers_of(source, options, progress)
+    if paths[0] is not None:
+        _write(layers, paths[0])
+    masked = 0 if paths[1] is None else _write_mask(layers, source, paths[1])
+    report = {**_report(layers, source, options), "mask": None if mask is None else str(mask), "mask_pixels": masked}
+    return RiverProducts(layers, report)
+
+
+def _checked(out: str | Path | None, mask: str | Path | None, overwrite: bool) -> tuple[Path | None, Path | None]:
+    paths = None if out is None else Path(out), None if mask is None else Path(mask)
+    if paths[0] is not None and paths[0].suffix.lower() != ".gpkg":
+        raise OptionsError(f"{out} ends in {paths[0].suffix!r}, and the products are several layers. Use .gpkg.")
+    for path in paths:
+        if path is not None:
+            check_path(path, overwrite)
+    return paths
+
+
+def _write(layers: Layers, path: Path) -> None:
+    """All layers in one GeoPackage, whole or not at all."""
+    kinds = {"centrelines": "LineString", "widths": "LineString", "reaches": "LineString"}
+    with _faults(path), _whole_or_not(path) as part, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="'crs' was not provided")
+        for name, table in layers:
+            kind = kinds.get(name, "Polygon")
+            pyogrio.write_dataframe(table, part, driver="GPKG", layer=name, geometry_type=kind, append=part.exists())
+            found = pyogrio.read_info(part, layer=name, force_feature_count=True)["features"]
+            if found != len(table):
+                raise OutputError(f"{path} cannot be written: {found} of {len(table)} rows arrived. Is the disk full?")
+
+
+def _write_mask(layers: Layers, source: Source, path: Path) -> int:
+    """Mask of the river with the largest network; nothing where there is none. Returns its pixels."""
+    rivers = layers.water[layers.water["kind"] == "river"]
+    if len(rivers) == 0:
+        return 0
+    largest = rivers.iloc[:1]
+    if source.grid is not None:
+        return write_mask(largest.geometry.iloc[0], source.grid, path)
+    if not _is_true(largest):
+        largest = largest.to_crs(largest.estimate_utm_crs())
+    polygon = largest.geometry.iloc[0]
+    return write_mask(polygon, mask_grid(polygon, largest.crs, source.pixel_m), path)
+
+
+def _is_true(largest: gpd.GeoDataFrame) -> bool:
+    """Whether a layer's coordinates are metres on the ground, or there is no CRS."""
+    crs: pyproj.CRS | None = largest.crs
+    if crs is None or crs.geodetic_crs is None:
+        return True
+    return bool(abs(shapely.area(largest.geometry.iloc[0]) / largest["area_m2"].iloc[0] - 1) < _TRUE)
+
+
+def _report(layers: Layers, source: Source, options: RiverOptions) -> dict[str, Any]:
+    kinds = layers.water["kind"].value_counts().to_dict() if len(layers.water) else {}
+    main = layers.centrelines[layers.centrelines["role"] == "main"] if len(layers.centrelines) else layers.centrelines
+    return {
+        "source": source.name,
+        "pixel_m": source.pixel_m,
+        "polygons": len(source.polygons),
+        "bodies": {kind: int(kinds.get(kind, 0)) for kind in ("river", "lake", "pond")},
+        "bridges": len(layers.bridges),
+        "bridged_m": float(layers.bridges["gap_m"].sum()),
+        "centrelines": len(layers.centrelines),
+        "main_m": float(main["length_m"].sum()) if len(main) else 0.0,
+        "sections": len(layers.widths),
+        "reaches": len(layers.reaches),
+        "islands": len(layers.islands),
+        "options": options.model_dump(mode="json"),
+    }
