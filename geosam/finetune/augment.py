@@ -82,6 +82,8 @@ def _light(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float
     cast = np.exp(rng.normal(0, 0.09, 3)).astype(np.float32)
     middle = x.mean()
     x = (x - middle) * np.float32(np.exp(rng.normal(0, 0.2))) + middle * np.float32(np.exp(rng.normal(0, 0.15)))
+    if rng.random() < 0.08:
+        x = x * np.float32(rng.uniform(0.25, 0.7))  # Forest from space is often darker than water is elsewhere.
     if rng.random() < 0.2:
         haze = np.float32(rng.uniform(0.05, 0.35))
         x = x * (1 - haze) + haze * rng.uniform(0.6, 1.0, 3).astype(np.float32)

@@ -198,7 +198,7 @@ def draw_style(rng: Rng, gsd_m: float, water: str | None = None, season: str | N
     azimuth = rng.uniform(0, 2 * np.pi)
     deep, turbid = draw_water(rng, water)
     gravel = _pick(rng, GRAVELS)
-    if water is None and rng.random() < 0.2:
+    if water is None and rng.random() < 0.1:
         # Grey water over grey gravel: the bank is a change of texture more than of colour.
         deep = _pick(rng, (gravel,), 0.03)
         deep = (0.72 * deep[0], 0.73 * deep[1], 0.74 * deep[2], 0.12)

@@ -25,6 +25,15 @@ _SCENES = {
 }  # fmt: skip
 """What a tile shows, and how often; ``dry`` tiles are hard negatives."""
 
+_AIRCRAFT_M = 1.2
+"""Coarser pixels than this are a satellite's."""
+
+_LEAST_SEEN = 0.4
+"""Where crowns would hide more of the water than this leaves, they do not lean over it: dots would teach nothing."""
+
+_ROAD_PX = 45.0
+"""Wider roads, which have no lines or cars here, could not be told from still water by anyone."""
+
 
 @dataclass(frozen=True)
 class SynthTile:
@@ -44,7 +53,7 @@ def make_tile(seed: int, size_px: int = 512, gsd_m: float | None = None, **style
     Args:
         seed: The same seed gives the same tile.
         size_px: Side in pixels.
-        gsd_m: Metres a pixel; None: random, mostly 0.04 to 1.2 m.
+        gsd_m: Metres a pixel; None: random, 0.04 to 1.2 m or, one time in five, 1.2 to 100 m.
         style: ``scene`` (river, wide, creek, braided, lake, confluence, dry), ``water`` (brown, grey, green,
             clear, black, milky, blue), ``season`` (summer, dry, autumn, bare, conifer), or any field of
             :class:`geosam.synth.style.Style`; what is not given is drawn.
@@ -53,21 +62,21 @@ def make_tile(seed: int, size_px: int = 512, gsd_m: float | None = None, **style
         The tile; about one in seven has no water at all.
     """
     rng = np.random.default_rng([seed & 0xFFFFFFFF, 20])
-    gsd = float(np.exp(rng.uniform(np.log(0.04), np.log(1.2)))) if gsd_m is None else gsd_m
-    if gsd_m is None and rng.random() < 0.06:
-        gsd = float(rng.uniform(1.2, 10))
+    gsd = _draw_gsd(rng) if gsd_m is None else gsd_m
     scene = style.pop("scene", None) or str(rng.choice(list(_SCENES), p=list(_SCENES.values())))
-    look = draw_style(rng, gsd, **style)
+    look = draw_style(rng, gsd, **(_from_space(rng) if gsd > _AIRCRAFT_M else {}) | style)
     # A crown of more than 70 px is a green blur, and its shadow would leave the tile.
     limit = min(1.0, 70 * gsd / look.crown_m)
     look = replace(look, crown_m=look.crown_m * limit, tree_m=look.tree_m * limit)
     size = -(-size_px // 8) * 8
     channels, bodies, islands = _waters(rng, scene, float(size))
     water = shapely.union_all(bodies) if bodies else shapely.Polygon()
-    roads = _roads(rng, float(size), max(look.road_m / gsd, 1.5))
+    roads = _roads(rng, float(size), float(np.clip(look.road_m / gsd, 1.5, _ROAD_PX)))
     water = water.difference(roads)
     plan = Plan(int(rng.integers(2**31)), look, Edges.of(water), Edges.of(roads), tuple(channels), Edges.of(islands))
     made = paint(plan, 0, 0, size, size)
+    if made.water.sum() < _LEAST_SEEN * water.intersection(shapely.box(0, 0, size, size)).area:
+        made = paint(replace(plan, style=replace(look, overhang=False)), 0, 0, size, size)
     pixels = np.moveaxis(made.bands[:, :size_px, :size_px], 0, -1)
     if rng.random() < 0.5:
         pixels = gaussian_filter(pixels, (blur := rng.uniform(0.3, 1.0), blur, 0), truncate=2.5)
@@ -76,6 +85,24 @@ def make_tile(seed: int, size_px: int = 512, gsd_m: float | None = None, **style
     if rng.random() < 0.4:
         rgb = _jpeg(rgb, int(rng.integers(45, 92)))
     return SynthTile(rgb, np.ascontiguousarray(coded[..., 3]), made.water[:size_px, :size_px])
+
+
+def _draw_gsd(rng: Rng) -> float:
+    """Metres a pixel: four times in five an aircraft's or a drone's."""
+    near = rng.random() < 0.8
+    low, high = (0.04, _AIRCRAFT_M) if near else (_AIRCRAFT_M, 100.0)
+    return float(np.exp(rng.uniform(np.log(low), np.log(high))))
+
+
+def _from_space(rng: Rng) -> dict[str, Any]:
+    """What differs in satellite images: no foam, seldom glint, and often a muddy river in dark forest, or haze."""
+    fixed: dict[str, Any] = {"whitewater": 0.0, "ripple": 0.0}
+    if rng.random() < 0.85:
+        fixed["glint"] = 0.0
+    if rng.random() < 0.4:
+        fixed |= {"water": "brown", "season": str(rng.choice(["conifer", "summer"])), "forest": 0.95}
+        fixed |= {"gain": (float(rng.uniform(0.35, 1.0)),) * 4}
+    return fixed
 
 
 def _jpeg(rgb: NDArray[np.uint8], quality: int) -> NDArray[np.uint8]:
