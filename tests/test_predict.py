@@ -9,6 +9,7 @@ import textwrap
 import threading
 import time
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from geosam.errors import ModelError, OutputError, RunError
 from geosam.mosaic import Mosaic
 from geosam.options import SegmentOptions
 from geosam.predict import TileReport, batch_size, run, signature, unprompted
+from geosam.predict.flight import Flight, as_levels
 from geosam.prompts import Prompts
 from geosam.tiling import plan_tiles
 
@@ -114,6 +116,7 @@ def ran(
     folder: Path, scene: FakeScene, water: np.ndarray, model: Any = None, opts: SegmentOptions | None = None, **kw: Any
 ) -> tuple[np.ndarray, TileReport]:
     plan = plan_tiles(scene.shape, PX, 8)
+    folder.mkdir(exist_ok=True)
     mosaic = Mosaic.open(folder / "out.work", plan, scene.geobox, resume=kw.pop("resume", False))
     coarse = kw.pop("coarse", None) or FakeCoarse(water, scene.valid)
     report = run(scene, coarse, plan, model or Brightness(), opts or options(), mosaic, **kw)
@@ -317,6 +320,47 @@ def test_a_tile_that_fails_is_nodata_and_counted_and_spares_its_batch(tmp_path, 
     lost[32:48, 32:48] = True  # what no other tile covers
     np.testing.assert_array_equal(np.isnan(result), lost)
     np.testing.assert_allclose(result[~lost], scene.rgb[~lost, 0] / 256, atol=0.5 / 256 + 1e-6)
+
+
+class Watched(Brightness):
+    """Notes what was in the mosaic when a batch was begun."""
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        self.laid = [*getattr(self, "laid", []), len(self.done)]
+        return super().embed(images)
+
+
+@pytest.mark.parametrize("model", [Brightness, Spoils, Undefined, lambda: Brightness(most=2)])
+@pytest.mark.parametrize("which", ["water", "all"])
+def test_beside_a_device_that_works_ahead_the_result_is_the_same(tmp_path, monkeypatch, model, which):
+    scene = random_scene(valid=np.arange(200)[None].repeat(150, 0) > 70)
+    scene.rgb[24 + 12, 96 + 12] = 0
+    water = np.random.default_rng(1).random((5, 7)).repeat(30, 0).repeat(30, 1)[:150, :200] > 0.5
+    expected, told = ran(tmp_path / "waits", scene, water, model(), options(which=which))
+    monkeypatch.setattr("geosam.predict.batching.works_ahead", lambda device: True)
+    result, report = ran(tmp_path / "ahead", scene, water, model(), options(which=which))
+    np.testing.assert_array_equal(result, expected)
+    assert replace(report, seconds={}) == replace(told, seconds={})
+
+
+def test_a_device_that_works_ahead_has_a_batch_while_the_one_before_is_laid_down(tmp_path, monkeypatch):
+    monkeypatch.setattr("geosam.predict.batching.works_ahead", lambda device: True)
+    scene, model = random_scene((32 + 24 * 3, 32 + 24 * 3)), Watched()  # 4 rows of 4 tiles: 4 batches
+    model.done, add = [], Mosaic.add
+    monkeypatch.setattr(Mosaic, "add", lambda *args: (model.done.append(args[1]), add(*args)))
+    ran(tmp_path, scene, everywhere(scene), model)
+    assert model.laid == [0, 0, 4, 8]
+    assert len(model.done) == 16
+
+
+def test_levels_are_the_nearest_ones():
+    probability = torch.tensor([0.0, 0.5 / 255, 0.51 / 255, 0.5, 1.0, torch.nan])
+    assert as_levels(probability).tolist() == [0, 0, 1, 128, 255, 0]
+    values = Flight(as_levels(torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))), torch.tensor(False))
+    assert values.landed().dtype == np.float32
+    assert values.landed().max() <= 1
+    with pytest.raises(FloatingPointError, match="NaN"):
+        Flight(values.values, torch.tensor(True)).landed()
 
 
 def test_a_coarse_mask_that_cannot_be_read_fails_its_tiles_only(tmp_path):

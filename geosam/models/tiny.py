@@ -15,7 +15,7 @@ from torch import Tensor
 
 from geosam.errors import ModelError
 from geosam.models.checkpoint import check_fit, read_metadata, read_tensors, sha256_of
-from geosam.models.device import autocast
+from geosam.models.device import autocast, to_device
 from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
 from geosam.models.protocol import DRY_LOGIT, best_of
@@ -104,7 +104,7 @@ class TinyModel:
         """As :meth:`embed`, with gradients where the weights want them."""
         if images.dtype != torch.uint8 or images.shape[1:2] != (3,) or not all(map(self._takes, images.shape[2:])):
             raise ValueError(f"tiles must be uint8 (B, 3, {self.tile_px}, {self.tile_px}), got {tuple(images.shape)}")
-        seen = images.to(self.device)
+        seen = to_device(images, self.device)
         if self.magnify > 1:
             seen = F.interpolate(seen.float(), scale_factor=self.magnify, mode="bilinear", align_corners=False)
         with autocast(self.device, self.dtype):

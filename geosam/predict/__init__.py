@@ -83,6 +83,9 @@ def run(
                 batcher.finish_row(look.tile.row)
             if progress is not None:
                 progress(batcher.tally.done, len(plan))
+        batcher.finish()
+        if progress is not None:
+            progress(batcher.tally.done, len(plan))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
     return batcher.tally.report(len(plan), batcher.limit)
