@@ -20,6 +20,7 @@ from rasterio.windows import Window
 from geosam.coarse import mask as mask_room
 from geosam.coarse.clean import Limits
 from geosam.coarse.rules import BAND_RULES
+from geosam.evaluate import compare
 from geosam.options import SceneOptions
 from geosam.scene import Scene
 from geosam.scene.cache import CACHE_BYTES, ONCE_BYTES
@@ -117,3 +118,13 @@ def test_gdal_caches_no_more_than_the_stage_allows_in_every_thread(
     assert set(seen) == {CACHE_BYTES}
     assert (progress[0], progress[-1]) == (CACHE_BYTES, ONCE_BYTES)
     assert get_gdal_config("GDAL_CACHEMAX") == before
+
+
+@SHAPES
+def test_a_result_is_scored_without_holding_it(shape: tuple[int, int], tmp_path: Path) -> None:
+    def taken(size: tuple[int, int]) -> int:
+        path = raster(tmp_path / f"{size[0]}.tif", size, 1)
+        assert compare(path, path, strip_px=2**17).tally.iou == 1
+        return peak(lambda: compare(path, path, strip_px=2**17))
+
+    assert taken(shape) < 2 * taken(SMALL)
