@@ -19,7 +19,7 @@ export HF_HUB_OFFLINE := 1
 export PIP_DISABLE_PIP_VERSION_CHECK := 1
 export PIP_NO_INPUT := 1
 
-.PHONY: help demo test check format bench clean
+.PHONY: help demo test check format bench docs clean
 
 help:
 	@sed -n 's/^# \(make .*\)/  \1/p' $(firstword $(MAKEFILE_LIST))
@@ -45,9 +45,17 @@ format: $(VENV)/.installed-dev
 bench: $(VENV)/.installed
 	@$(BIN)/python benchmarks/run.py
 
+# make docs   build the documentation into build/site, with the pictures that it needs
+docs: $(VENV)/.installed-dev docs/figures/failures.md
+	@$(BIN)/mkdocs build --strict --quiet
+	@echo "build/site/index.html"
+
+docs/figures/failures.md: docs/figures.py geosam/models/weights/river-tiny.safetensors | $(VENV)/.installed-dev
+	@$(BIN)/python docs/figures.py
+
 # make clean  remove what demo, tests and benchmarks left; .venv stays
 clean:
-	@rm -rf demo runs build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@rm -rf demo runs build dist docs/figures .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find geosam tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # pip is the last thing that a virtual environment gets, so a half-made one is made again.

@@ -13,7 +13,8 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from geosam import indices, plot, synth
+    from geosam import indices, plot, relabel, synth
+    from geosam.changes import Change, change
     from geosam.coarse import CoarseMask, coarse_mask
     from geosam.errors import GeosamError
     from geosam.estimate import Estimate, estimate_run
@@ -22,32 +23,47 @@ if TYPE_CHECKING:
     from geosam.pipeline import Rivers, segment
     from geosam.prompts import Prompts, sample_prompts
     from geosam.scene import Scene
+    from geosam.segments import Everything, Selected, everything, select
+    from geosam.stats import RiverStats, river_stats
     from geosam.vector import polygonize_raster, write_rivers
+    from geosam.viewer import view
 
 __version__ = "0.3.0"
 
 __all__ = [
+    "Change",
     "CoarseMask",
     "Estimate",
+    "Everything",
     "GeosamError",
     "PromptableModel",
     "Prompts",
+    "RiverStats",
     "Rivers",
     "Scene",
     "SegmentOptions",
+    "Selected",
+    "change",
     "coarse_mask",
     "estimate_run",
+    "everything",
     "indices",
     "load_model",
     "plot",
     "polygonize_raster",
+    "relabel",
+    "river_stats",
     "sample_prompts",
     "segment",
+    "select",
     "synth",
+    "view",
     "write_rivers",
 ]
 
 _HOME = {
+    "Change": "changes",
+    "change": "changes",
     "CoarseMask": "coarse",
     "coarse_mask": "coarse",
     "GeosamError": "errors",
@@ -61,10 +77,17 @@ _HOME = {
     "Prompts": "prompts",
     "sample_prompts": "prompts",
     "Scene": "scene",
+    "RiverStats": "stats",
+    "river_stats": "stats",
+    "Everything": "segments",
+    "Selected": "segments",
+    "everything": "segments",
+    "select": "segments",
     "polygonize_raster": "vector",
     "write_rivers": "vector",
+    "view": "viewer",
 }
-_ROOMS = ("indices", "plot", "synth")
+_ROOMS = ("indices", "plot", "relabel", "synth")
 
 
 def __getattr__(name: str) -> Any:

@@ -7,6 +7,7 @@ up here. Unknown keys are errors. Lengths are metres, areas square metres, whate
 from __future__ import annotations
 
 import tomllib
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, Self, TypeVar, get_args
 
@@ -135,7 +136,7 @@ class RiverOptions(_Options):
     gsd_m: float | None = Field(default=None, gt=0)
     """Size of the pixels that the polygons came from; finer details are noise. None: read from the outlines."""
     bridge_m: float = Field(default=0.0, ge=0)
-    """Gaps up to this are closed where the ends on both sides point at each other; 0: none."""
+    """Gaps up to this are closed where both sides agree in direction; 0: none."""
     every_m: float | None = Field(default=None, gt=0)
     """Distance between cross-sections; None: half the mean width of each river's main course."""
     reach_m: float | None = Field(default=None, gt=0)
@@ -144,6 +145,141 @@ class RiverOptions(_Options):
     """Water bodies smaller than this are left out, after gaps are closed; None: than 25 pixels."""
     max_island_m2: float | None = Field(default=None, gt=0)
     """Land between channels larger than this is no island: total widths end at it. None: all of it is."""
+
+
+DAYS_PER_YEAR = 365.2425
+"""Of the Gregorian calendar."""
+
+
+class ChangeOptions(_Options):
+    """Everything ``geosam change`` can be told: from the water of two dates to erosion and migration."""
+
+    years: float | None = Field(default=None, gt=0)
+    """Years between the dates; None: no rates, unless both dates are given."""
+    early_date: date | None = None
+    late_date: date | None = None
+    register_by: Literal["none", "auto"] | tuple[float, float] = "none"
+    """What is done about LATE lying beside EARLY: nothing; what is estimated is taken back; or LATE is known to lie so
+    many metres east and north of EARLY, which is taken back."""
+    downstream: Literal["auto", "north", "east", "south", "west"] = "auto"
+    """Where rivers flow, by and large, which says what is left and right; auto: from their narrower to their wider
+    end."""
+    gsd_m: float | None = Field(default=None, gt=0)
+    """Size of the pixels that the polygons came from; None: read from the rasters or the outlines."""
+    bridge_m: float = Field(default=0.0, ge=0)
+    """Gaps of rivers up to this are closed for their courses, not for areas; 0: none."""
+    reach_m: float | None = Field(default=None, gt=0)
+    """Length of a reach, about; None: ten times the mean width of each river's main course."""
+    min_area_m2: float = Field(default=0.0, ge=0)
+    """Water bodies smaller than this are left out at both dates."""
+
+    @model_validator(mode="after")
+    def _dates_are_in_order(self) -> Self:
+        if (self.early_date is None) != (self.late_date is None):
+            raise ValueError("one of early_date and late_date is given. Give both, or years")
+        if self.early_date is not None and self.late_date is not None:
+            if self.years is not None:
+                raise ValueError("years and dates are given. Give the one or the other")
+            if self.late_date <= self.early_date:
+                dates = f"{self.late_date} is not after {self.early_date}"
+                raise ValueError(f"the late date {dates}, the early one. Swap the two inputs, or the dates")
+        return self
+
+    @property
+    def years_between(self) -> float | None:
+        """Years between the dates, as given or by the calendar; None: not known."""
+        if self.early_date is None or self.late_date is None:
+            return self.years
+        return (self.late_date - self.early_date).days / DAYS_PER_YEAR
+
+
+class StatsOptions(_Options):
+    """Everything ``geosam stats`` can be told: a raster's values under water polygons and along rivers."""
+
+    percentiles: tuple[float, ...] = (10.0, 50.0, 90.0)
+    """Percentiles of the values under each polygon, 0 to 100."""
+    along_m: float | None = Field(default=None, gt=0)
+    """Length of the reaches that rivers are cut into, about; None: none, or ten widths where cold patches need them."""
+    colder_than: float | None = Field(default=None, gt=0)
+    """How far below the median of its reach water is a cold patch, in the raster's unit; None: none are looked for."""
+    cold_layer: str | None = None
+    """Layer, or ``layer:band``, that cold patches are looked for in; None: the first band of the first layer."""
+    min_patch_m2: float | None = Field(default=None, ge=0)
+    """Cold patches smaller than this are left out; None: than 4 pixels."""
+
+    @model_validator(mode="after")
+    def _percentiles_are_from_0_to_100(self) -> Self:
+        wrong = [percent for percent in self.percentiles if not 0 <= percent <= 100]
+        if wrong:
+            raise ValueError(f"percentiles lie between 0 and 100, got {wrong[0]:g}")
+        return self
+
+
+class EverythingOptions(_Options):
+    """Everything ``geosam everything`` can be told beside scene, tiles and model."""
+
+    points_per_side: int = Field(default=32, ge=1, le=512)
+    """Points a side of the grid in each tile, and in each crop."""
+    points_per_batch: int | None = Field(default=None, ge=1)
+    """Points decoded at once; None: chosen for the device."""
+    crops: int = Field(default=0, ge=0, le=4)
+    """Layers of zoomed crops, for small things: 2 x 2 crops of a tile in the first, 4 x 4 in the second."""
+    predicted_iou: float | None = Field(default=None, ge=0, le=1)
+    """Masks of which the model expects no greater IoU are dropped; 0: none is. None: 0.88 for a model that gives whole,
+    part and sub-part, and 0 for one that gives a single mask, such as river-tiny, and cannot rank it."""
+    stability: float | None = Field(default=None, ge=0, le=1)
+    """Masks are dropped whose IoU between the logits ``-stability_offset`` and ``stability_offset`` is no greater.
+    None: 0.95 for a model that gives whole, part and sub-part, else 0."""
+    stability_offset: float = Field(default=1.0, gt=0)
+    """Logits that the threshold of a mask is moved down and up by, to see how much it changes."""
+    nms_iou: float = Field(default=0.7, ge=0, le=1)
+    """Of two masks of a tile whose boxes have a greater IoU the one of lower predicted IoU is dropped."""
+    join_iou: float = Field(default=0.5, gt=0, le=1)
+    """Segments of overlapping tiles are one where, in what both tiles see, their IoU is at least this."""
+    min_area_m2: float | None = Field(default=None, ge=0)
+    """Segments smaller than this are dropped; None: than 25 pixels."""
+
+    def settled(self, masks: int) -> Self:
+        """The limits for a model that gives so many masks a point, where none were given."""
+        usual = {"predicted_iou": 0.88, "stability": 0.95}  # Segment Anything's own.
+        unset = {name: limit if masks > 1 else 0.0 for name, limit in usual.items() if getattr(self, name) is None}
+        return self.model_copy(update=unset)
+
+
+class SelectOptions(_Options):
+    """Everything ``geosam select`` can be told: one way of choosing segments."""
+
+    points: str | None = None
+    """Vector file of points; attribute ``label``: water or dry."""
+    box: str | None = None
+    """``x0,y0,x1,y1`` in the segments' CRS."""
+    boxes: str | None = None
+    """Vector file of polygons, whose bounds along the pixel grid are boxes."""
+    text: str | None = None
+    """Words for what is wanted, such as river; CLIP is asked."""
+    index: str | None = None
+    """An index of which the segments have the mean, such as ndwi."""
+    above: float | None = None
+    """Mean index, or with ``text`` its share, above which a segment is taken; None: fitted, or with ``text`` 0.5."""
+    touching: str | None = None
+    """Vector file of lines, points or polygons."""
+    clip: str = "openai/clip-vit-base-patch32"
+    """Hub id or folder of the CLIP that ``text`` is asked of."""
+
+    @property
+    def way(self) -> str:
+        """Which of the ways is meant.
+
+        Raises:
+            OptionsError: None or several are.
+        """
+        ways = [name for name in ("points", "box", "boxes", "text", "index", "touching") if getattr(self, name)]
+        if len(ways) != 1:
+            found = " and ".join(f"--{name}" for name in ways) or "none"
+            raise OptionsError(
+                f"select takes one of --points, --box, --boxes, --text, --index and --touching, and was given {found}."
+            )
+        return ways[0]
 
 
 class SegmentOptions(_Options):

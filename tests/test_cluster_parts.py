@@ -24,6 +24,7 @@ from odc.geo.geobox import GeoBox
 
 import geosam
 from geosam import cluster
+from geosam.cluster import starting
 from geosam.cluster.blocks import _BlockStore, cut
 from geosam.cluster.card import ModelCard, model_here
 from geosam.cluster.farm import MOST_TRIES, Farm, _Tasks, _Try
@@ -191,6 +192,17 @@ def test_tasks_ask_for_a_gpu_where_workers_have_one() -> None:
     assert yard.asked[0]["resources"] == {"GPU": 1}
     list(Farm(yard, print).each(work, [0], "x"))
     assert yard.asked[1]["resources"] is None
+
+
+def test_local_workers_share_the_gpus_that_may_be_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geosam.cluster.starting.signal.signal", lambda *_: None)
+    for allowed, wanted in (("4,7", ["4", "7", "4"]), ("", ["", "", ""])):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", allowed)
+        gpus, found = starting._gpus(), []
+        for name in range(3):
+            starting._place(gpus, SimpleNamespace(name=name))
+            found.append(os.environ["CUDA_VISIBLE_DEVICES"])
+        assert found == wanted
 
 
 def test_a_scheduler_that_goes_is_one_line_that_says_resume(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -370,7 +370,7 @@ def _put_in_cache(cache: Path, hub_id: str, folder: Path) -> None:
 def test_without_a_network_the_message_says_where_the_cache_is(name, offline):
     message = refusal(name)
     assert str(offline) in message
-    assert "hf download" in message
+    assert f"geosam models pull {name}" in message
 
 
 def test_a_cached_hub_model_needs_no_network(offline, sam, tiny_sam_folder):

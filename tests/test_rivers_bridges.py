@@ -34,6 +34,15 @@ def test_a_bridge_is_crossed_where_the_river_goes_on(angle):
     assert joined.layers.widths["width_m"].min() > 26 * PX
 
 
+@pytest.mark.parametrize(("swing", "at"), [(0.6, 180), (0.6, 210), (0.6, 390), (0.9, 150), (0.9, 330), (1.2, 330)])
+def test_a_bend_is_joined_under_a_bridge(swing, at):
+    xy, _ = course(swing)
+    joined = river_products(water(ribbon(xy, 12.0).difference(deck(at, 6, length=600))), RiverOptions(bridge_m=24.0))
+    assert list(joined.layers.water["kind"]) == ["river"]
+    assert joined.layers.bridges["gap_m"].iloc[0] < 20.0
+    assert (distances(main_of(joined), xy[inside(xy)]) <= 2.5).mean() >= 0.97
+
+
 def test_a_gap_wider_than_allowed_stays():
     xy, _ = course(0.0)
     table = water(ribbon(xy, 15.0).difference(deck(300, 20)))
@@ -70,6 +79,21 @@ def test_a_trickle_is_not_joined_to_a_river():
     layers = river_products(
         water(shapely.box(-5, 280, 280, 320), shapely.box(290, 297, 605, 303)), RiverOptions(bridge_m=60.0)
     ).layers
+    assert len(layers.bridges) == 0
+
+
+def test_a_stream_that_joins_behind_a_bridge_does_not_keep_the_river_apart():
+    river, stream = shapely.box(-5, 280, 605, 320), shapely.box(318, 100, 330, 300)
+    table = water(shapely.union_all([river, stream]).difference(shapely.box(300, 0, 306, 600)))
+    layers = river_products(table, RiverOptions(bridge_m=20.0)).layers
+    assert len(layers.bridges) == 1
+    assert list(layers.centrelines["role"]) == ["main", "branch"]
+    assert layers.centrelines["length_m"].iloc[0] == pytest.approx(600 * PX, rel=0.01)
+
+
+def test_a_stream_cut_from_the_side_of_a_river_is_not_led_across_it():
+    river, stream = shapely.box(-5, 280, 605, 320), shapely.box(318, 60, 330, 270)
+    layers = river_products(water(river, stream), RiverOptions(bridge_m=40.0)).layers
     assert len(layers.bridges) == 0
 
 

@@ -15,16 +15,23 @@ from geosam.errors import GeosamError, RunError
 
 VERBS: dict[str, str] = {
     "segment": "River polygons from an orthoimage: the whole way.",
+    "everything": "Every thing in a scene as a segment, to select from.",
+    "select": "Rivers from segments, by points, boxes, words or an index.",
     "coarse": "The first guess of water, as a raster.",
     "prompts": "The control points a model would be given, as a vector layer.",
     "vectorize": "Polygons from a mask or probability raster.",
     "rivers": "Centrelines, widths, reaches and islands of rivers.",
+    "change": "What rivers did between two dates: erosion, migration, cut-offs.",
+    "stats": "Temperature or height under the water and along it.",
     "info": "Look at a raster before an hours-long run.",
-    "models": "List the models that geosam knows.",
+    "models": "List or fetch the models that geosam knows.",
     "finetune": "Tune or train a model on labelled tiles.",
+    "relabel": "Predict, correct, retrain: labels by model and person in turn.",
     "evaluate": "Score a model on labelled tiles, or a result against a reference.",
     "synth": "Make a river scene with exact truth.",
     "plot": "A picture of a scene and its rivers.",
+    "view": "A page to look at rivers and to edit them by clicks.",
+    "depth": "Relative depth of a photograph, beside its water.",
 }
 """Every verb and its line in ``geosam --help``; the verb lives in ``geosam/cli/<verb>.py`` as ``command``."""
 

@@ -21,7 +21,7 @@ from geosam.options import RiverOptions, checked
 )
 @click.option(
     "--bridge", "bridge_m", type=float, metavar="M",
-    help="Close gaps of up to so many metres where both ends point at each other: bridges, canopy.  [default: none]",
+    help="Close gaps of up to so many metres where both sides agree in direction: bridges, canopy.  [default: none]",
 )  # fmt: skip
 @click.option(
     "--every", "every_m", type=float, metavar="M",

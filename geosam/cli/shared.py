@@ -324,6 +324,14 @@ config_option: Decorator[Any] = click.option(
 )
 """``--config``: a TOML file below the command line's own values."""
 
+style_option: Decorator[Any] = click.option(
+    "--style/--no-style",
+    default=True,
+    show_default=True,
+    help="Also write a QGIS style beside the polygons, rivers.qml, unless there is one.",
+)
+"""``--style --no-style``: handed to the verb as ``style``."""
+
 overwrite_option: Decorator[Any] = click.option("--overwrite", is_flag=True, help="Replace outputs that exist.")
 """``--overwrite``: handed to the verb as ``overwrite``."""
 

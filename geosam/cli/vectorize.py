@@ -29,8 +29,9 @@ from geosam.cli import shared
     help="Threads that work side by side; default: one a processor, up to 8. The result is the same.",
 )
 @shared.config_option
+@shared.style_option
 @shared.overwrite_option
-def command(raster: str, out: str, threads: int | None, overwrite: bool) -> None:
+def command(raster: str, out: str, threads: int | None, style: bool, overwrite: bool) -> None:
     """Polygons from a mask or probability RASTER, by strips: a raster of any size will do.
 
     \b
@@ -46,7 +47,10 @@ def command(raster: str, out: str, threads: int | None, overwrite: bool) -> None
     longitude and latitude (RFC 7946), the other formats are in the CRS of the raster. A raster
     without water gives an empty, valid file.
     """
+    from pathlib import Path
+
     from geosam.vector import check_output, has_crs, polygonize_raster, write_rivers
+    from geosam.vector.style import write_style
 
     started = time.perf_counter()
     options = shared.segment_options()
@@ -57,6 +61,8 @@ def command(raster: str, out: str, threads: int | None, overwrite: bool) -> None
             raster, options.vector, allow_no_crs=allow_no_crs, progress=progress, threads=threads
         )
     write_rivers(rivers, out, overwrite)
+    if style:
+        write_style(Path(out))
     click.echo(_summary(len(rivers), float(rivers["area_m2"].sum()), rivers.crs is not None))
     click.echo(f"{out} ({time.perf_counter() - started:.1f} s)")
 

@@ -22,6 +22,7 @@ from geosam.options import SegmentOptions
 from geosam.scene import Scene
 from geosam.scene.cache import bounded_cache, cache_bytes
 from geosam.scene.files import FileReader, is_local
+from geosam.scene.stack import StackReader
 from geosam.tiling import TilePlan
 
 LEAST_ROWS = 4
@@ -97,6 +98,8 @@ def anywhere(scene: Scene) -> Scene:
         SceneError: It is an array in memory.
     """
     reader = scene.decoder.reader
+    if isinstance(reader, StackReader):
+        return scene
     if not isinstance(reader, FileReader):
         raise SceneError(f"{scene.source} is an array in memory. Write it to a file that the workers can read.")
     placed = replace(reader, source=absolute(reader.source))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -116,7 +117,7 @@ def _opened(url: str) -> tuple[Any, str]:
 def absolute(path: str) -> str:
     """A path as it is from any working folder; a URL, GDAL name, or what is no path here stays as it is."""
     # Links stay: what a home folder is a link to may differ from machine to machine.
-    return str(Path(path).expanduser().absolute()) if Path(path).expanduser().exists() else path
+    return str(Path(path).expanduser().absolute()) if os.path.exists(os.path.expanduser(path)) else path
 
 
 def _trouble(url: str, done: str, error: Exception) -> str:

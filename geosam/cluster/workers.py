@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any
 
 from distributed import Client
@@ -156,7 +156,7 @@ class Workers:
             except GeosamError as error:
                 outcomes[place] = error
                 continue
-            tasks.append(SceneTask(free, placed, model, self.owner, sign, Path(free.source).exists()))
+            tasks.append(SceneTask(free, placed, model, self.owner, sign, os.path.exists(free.source)))
             places.append(place)
         with _wanted(sign):
             results = self._farm.each(run_task, tasks, "scene")

@@ -32,6 +32,10 @@ def choose_weights(module: nn.Module, train: str, rank: int) -> None:
         weight.requires_grad_(own and weight.is_floating_point())
 
 
+_ATTENTION = (".attn.qkv", ".attention.q_proj", ".attention.v_proj")
+"""How projections of attention are named in the encoders: of one product in SAM, SAM-HQ and SAM 2, apart in SAM 3."""
+
+
 def add_lora(module: nn.Module, rank: int) -> None:
     """Low-rank adapters (Hu et al. 2021) on the encoder's attention, or on its convolutions where it has none."""
     from geosam.errors import OptionsError
@@ -43,7 +47,7 @@ def add_lora(module: nn.Module, rank: int) -> None:
             "--train lora needs peft, which is not installed. Install it with: pip install 'geosam-rivers[train]'"
         ) from None
     encoder = encoder_of(module)
-    names = [name for name, part in encoder.named_modules() if name.endswith(".attn.qkv")]
+    names = [name for name, part in encoder.named_modules() if name.endswith(_ATTENTION)]
     names = names or [name for name, part in encoder.named_modules() if _is_plain_convolution(part)]
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), encoder)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import re
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,13 +22,11 @@ from geosam.models.checkpoint import (
     some,
 )
 from geosam.models.device import choose_device, choose_dtype
+from geosam.models.families import family_of, model_types
+from geosam.models.hub import from_hub, is_hub_id, not_fetched
 from geosam.models.protocol import PromptableModel
-from geosam.models.registry import MODELS, WEIGHTS, hub_cache, unknown
+from geosam.models.registry import MODELS, WEIGHTS, unknown
 from geosam.options import ModelOptions
-
-_HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_SAFE_FILES = ["config.json", "geosam.json", "*.safetensors", "*.safetensors.index.json"]
-_TORCH_FILES = ["config.json", "geosam.json", "pytorch_model*.bin", "pytorch_model.bin.index.json"]
 
 
 def load_model(options: ModelOptions | None = None) -> PromptableModel:
@@ -63,7 +61,7 @@ def _compile(model: Any) -> None:
     if hasattr(model, "compile"):
         model.compile()
     else:
-        warnings.warn(f"--compile: {model.name} is not compiled, only SAM is", RuntimeWarning, stacklevel=3)
+        warnings.warn(f"--compile: {model.name} is not compiled, only SAM and SAM-HQ are", RuntimeWarning, stacklevel=3)
 
 
 def _load(name: str, device: torch.device, dtype: torch.dtype) -> PromptableModel:
@@ -74,7 +72,7 @@ def _load(name: str, device: torch.device, dtype: torch.dtype) -> PromptableMode
         return _from_folder(path, path.stem if path.is_file() else path.resolve().name, device, dtype)
     if path.suffix in (SAFE, *PICKLED) or name.startswith((".", "~", "/")):
         raise ModelError(f"{name} does not exist. Give --model an existing folder or file, or a name of geosam models.")
-    if not _HUB_ID.fullmatch(name):
+    if not is_hub_id(name):
         raise unknown(name)
     return _from_folder(from_hub(name), name, device, dtype)
 
@@ -82,13 +80,10 @@ def _load(name: str, device: torch.device, dtype: torch.dtype) -> PromptableMode
 def _known(name: str) -> Path:
     """The file or folder of a registered model, fetched if need be."""
     spec = MODELS[name]
-    if spec.family == "sam":
-        return from_hub(spec.source)
+    if spec.on_hub:
+        return from_hub(name)
     if spec.family == "mobile-sam":
-        raise ModelError(
-            f"{name} is not fetched by geosam. Download {spec.source} from github.com/ChaoningZhang/MobileSAM "
-            f"(folder weights), then give --model path/to/{spec.source}."
-        )
+        raise not_fetched(name)
     if not (WEIGHTS / spec.source).is_file():
         raise ModelError(f"{WEIGHTS / spec.source} is missing from the installed package. Install geosam-rivers again.")
     return WEIGHTS / spec.source
@@ -104,15 +99,16 @@ def _from_folder(path: Path, name: str, device: torch.device, dtype: torch.dtype
     if not config.is_file():
         raise ModelError(f"{path} has no config.json. Give a folder with config.json and model.safetensors.")
     kind = read_json(config).get("model_type")
-    if kind == "sam":
-        from geosam.models.sam import load_sam
+    family = family_of(kind)
+    if family is not None:
+        from geosam.models.pretrained import load_pretrained
 
-        return load_sam(path, name=name, device=device, dtype=dtype)
+        return load_pretrained(path, family, name=name, device=device, dtype=dtype)
     if kind == "geosam-tiny":
         from geosam.models.tiny import load_tiny
 
         return load_tiny(path / f"model{SAFE}", name=name, device=device, dtype=dtype)
-    raise ModelError(f"{config} has model_type {kind!r}; geosam runs sam and geosam-tiny.")
+    raise ModelError(f"{config} has model_type {kind!r}; geosam runs {', '.join(model_types())} and geosam-tiny.")
 
 
 def _on_its_base(folder: Path, name: str, device: torch.device, dtype: torch.dtype) -> PromptableModel:
@@ -157,53 +153,23 @@ def _from_file(file: Path, name: str, device: torch.device, dtype: torch.dtype) 
     raise ModelError(f"{file} is not in MobileSAM's layout. {_advice(tensors)}")
 
 
-def _advice(keys: object) -> str:
+_LAYOUTS = (
+    ("mask_decoder.hf_", "the original SAM-HQ", "sam-hq"),
+    ("spatial_perceiver.", "the original EdgeTAM", "edgetam"),
+    ("sam_mask_decoder.", "the original SAM 2", "sam2"),
+    ("detector.backbone.", "the original SAM 3", "sam3"),
+    ("image_encoder.blocks.", "the original SAM", "sam"),
+)
+"""How the tensors of published files begin that geosam reads in transformers' layout instead."""
+
+
+def _advice(tensors: Mapping[str, object]) -> str:
     """What to do with tensors that are of another model."""
-    names = [str(key) for key in keys] if isinstance(keys, dict) else []
-    if any(name.startswith("image_encoder.blocks.") for name in names):
-        return "It is the original SAM: give --model sam-vit-base, sam-vit-large or sam-vit-huge instead."
+    names = list(tensors)
+    for start, what, family in _LAYOUTS:
+        if any(name.startswith(start) for name in names):
+            known = " or ".join(spec.name for spec in MODELS.values() if spec.family == family)
+            return f"It is {what}: give --model {known} instead."
     if any(name.startswith("vision_encoder.") for name in names):
         return "Give the folder that holds it and its config.json instead."
     return f"Its first tensor is {names[0] if names else 'missing'}. Give a folder with config.json instead."
-
-
-def from_hub(hub_id: str) -> Path:
-    """The folder in the cache that holds a hub model, downloaded if it is not there yet.
-
-    A model that is in the cache is used without a word to the network, so that a run offline
-    and a run online are the same run.
-
-    Raises:
-        ModelError: The hub cannot be reached or has no such model; says where the cache is.
-    """
-    for cached_only in (True, False):
-        for patterns in (_SAFE_FILES, _TORCH_FILES):
-            folder = _snapshot(hub_id, patterns, cached_only)
-            if folder is not None and _is_complete(folder):
-                return folder
-    raise ModelError(f"the hub's {hub_id} has no config.json and model.safetensors. Give the id of a SAM.")
-
-
-def _snapshot(hub_id: str, patterns: list[str], cached_only: bool) -> Path | None:
-    from huggingface_hub import snapshot_download
-
-    try:
-        return Path(snapshot_download(hub_id, allow_patterns=patterns, local_files_only=cached_only))
-    except Exception as error:  # The client raises OSError, ValueError and its HTTP library's own.
-        if cached_only:
-            return None
-        raise ModelError(_hub_trouble(hub_id, error)) from error
-
-
-def _hub_trouble(hub_id: str, error: Exception) -> str:
-    if type(error).__name__ in ("RepositoryNotFoundError", "HFValidationError", "GatedRepoError"):
-        return f"the hub has no model {hub_id!r} that may be read, and there is no such folder here. Check the id."
-    return (
-        f"{hub_id} is not in the cache ({hub_cache()}), and the hub cannot be reached ({type(error).__name__}). "
-        f"Where there is a network, run `hf download {hub_id}` and copy that cache, or give --model a folder."
-    )
-
-
-def _is_complete(folder: Path) -> bool:
-    weights = [*folder.glob(f"*{SAFE}"), *folder.glob("pytorch_model*.bin")]
-    return (folder / "config.json").is_file() and bool(weights)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from geosam.mosaic import Mosaic
-from geosam.options import SegmentOptions, VectorOptions
+from geosam.options import RiverOptions, SegmentOptions, VectorOptions
 from geosam.pipeline.guess import at_working_gsd, check_asked, first_guess, guess_needed
 from geosam.pipeline.machines import Here, Machines
 from geosam.pipeline.outputs import Outputs, work_folder, write_json
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 SPECK_PX = 25
 """Polygons and islands under so many working pixels are dropped and filled where no area is given."""
 
-__all__ = ["Machines", "Outputs", "Progress", "Rivers", "at_working_gsd", "first_guess", "segment"]
+__all__ = ["Machines", "Outputs", "Progress", "Rivers", "at_working_gsd", "first_guess", "segment", "write_network"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +57,7 @@ def segment(
     probability: str | Path | None = None,
     mask: str | Path | None = None,
     report: str | Path | None = None,
+    products: str | Path | None = None,
     model: PromptableModel | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -72,6 +73,7 @@ def segment(
         probability: GeoTIFF of the probability of water.
         mask: GeoTIFF of the water mask.
         report: JSON report of the run.
+        products: GeoPackage of centrelines, widths, reaches and islands: see :func:`geosam.rivers.river_products`.
         model: A loaded model, so that many scenes share it; None: loaded as ``options.model`` says.
         overwrite: Replace outputs that exist.
         resume: Go on from the strips that a killed run with the same ``out`` finished.
@@ -89,7 +91,7 @@ def segment(
         RunError: Every tile failed.
     """
     options = SegmentOptions() if options is None else options
-    outputs = Outputs(*(None if path is None else Path(path) for path in (out, probability, mask, report)))
+    outputs = Outputs(*(None if path is None else Path(path) for path in (out, probability, mask, report, products)))
     outputs.check(overwrite)
     way = way_of(options)
     machines = Here() if machines is None else machines
@@ -139,10 +141,34 @@ def _run(
         _write_rasters(mosaic, outputs, threshold)
         if outputs.vector is not None:
             write_rivers(rivers, outputs.vector, overwrite)
+    if outputs.products is not None:
+        with clock.stage("products"):
+            write_network(rivers, outputs.products, overwrite, scene.gsd_m)
     facts = report_of(scene, model, coarse, given, tiles, rivers, options, threshold, clock)
     if outputs.report is not None:
         write_json(outputs.report, facts)
     return Rivers(rivers, facts)
+
+
+def write_network(
+    water: gpd.GeoDataFrame | Path, path: Path, overwrite: bool = False, gsd_m: float | None = None
+) -> None:
+    """Write centrelines, widths, reaches and islands of polygons that a run found.
+
+    Args:
+        water: The polygons, or the file that holds them.
+        path: The GeoPackage to be.
+        overwrite: Replace an existing file.
+        gsd_m: Size of the pixels that they were traced from, since simplified outlines do not tell; None or NaN:
+            read from the outlines.
+
+    Raises:
+        OutputError: The file cannot be written.
+    """
+    from geosam.rivers import river_products
+
+    known = gsd_m if gsd_m is not None and np.isfinite(gsd_m) else None
+    river_products(water, RiverOptions(gsd_m=known), out=path, overwrite=overwrite)
 
 
 def without_specks(options: VectorOptions, scene: Scene) -> VectorOptions:

@@ -14,6 +14,7 @@ from rasterio.windows import Window
 
 from geosam.coarse import CoarseMask, coarse_mask
 from geosam.errors import ModelError
+from geosam.models.registry import that_understand
 from geosam.options import SceneOptions, SegmentOptions
 from geosam.prompts.given import GivenPrompts, way_of
 from geosam.prompts.given import runs_everywhere as runs_everywhere
@@ -88,11 +89,14 @@ def check_asked(model: PromptableModel, options: SegmentOptions, given: GivenPro
     known = ", ".join(sorted(model.understands))
     strange = [kind for kind in (given.kinds() if given else ()) if kind not in model.understands]
     if strange:
-        raise ModelError(f"{model.name} does not understand {strange[0]} as prompts (it understands {known}).")
+        raise ModelError(
+            f"{model.name} does not understand {strange[0]} as prompts (it understands {known}). Leave them out, or "
+            f"choose --model {that_understand(strange[0])}."
+        )
     if way_of(options) == "none" and "none" not in model.understands:
         raise ModelError(
             f"{model.name} cannot find water without a prompt (it understands {known}). Leave out --prompts none, or "
-            "choose --model river-tiny."
+            f"choose --model {that_understand('none')}."
         )
     if options.prompts.multimask and not getattr(model, "multimask", False):
         raise ModelError(f"{model.name} was trained to give one mask a body, not three. Leave out --multimask.")

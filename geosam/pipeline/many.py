@@ -11,13 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 from geosam.errors import GeosamError, OptionsError, RunError
 from geosam.options import SegmentOptions
-from geosam.pipeline import Progress, Rivers, segment
+from geosam.pipeline import Outputs, Progress, Rivers, segment, write_network
 from geosam.pipeline.inputs import Source, sources
 from geosam.pipeline.lock import locked
 from geosam.pipeline.machines import Here, Machines, SceneJob
 from geosam.pipeline.outputs import write_json
 from geosam.scene import Scene
-from geosam.vector import check_output, write_rivers
+from geosam.scene.stack import stack_title
+from geosam.vector import write_rivers
 
 if TYPE_CHECKING:
     import geopandas as gpd
@@ -59,6 +60,7 @@ def segment_many(
     probability: str | Path | None = None,
     mask: str | Path | None = None,
     report: str | Path | None = None,
+    products: str | Path | None = None,
     asset: str | None = None,
     overwrite: bool = False,
     resume: bool = False,
@@ -76,6 +78,7 @@ def segment_many(
         probability: As ``out``; for several scenes a folder.
         mask: As ``out``; for several scenes a folder.
         report: A file; for several scenes a list of reports.
+        products: GeoPackage of centrelines, widths, reaches and islands; where ``out`` is a folder, a folder.
         asset: Asset of STAC items that is the image; None: the first that looks like one.
         overwrite: Replace outputs that exist.
         resume: Go on from what an earlier run finished.
@@ -96,10 +99,13 @@ def segment_many(
     if len(found) == 1 and not folder:
         result = segment(
             _opened(found[0].path, found[0].name, options), options, out=out, probability=probability, mask=mask,
-            report=report, overwrite=overwrite, resume=resume, progress=progress, machines=machines,
+            report=report, products=products, overwrite=overwrite, resume=resume, progress=progress,
+            machines=machines,
         )  # fmt: skip
-        return _told(Batch({found[0].path: result.report}, {}, {found[0].path: Path(out)}), tell)
-    work = _Work(found, options, Path(out), overwrite, resume, progress, machines)
+        name = stack_title(found[0].path)
+        return _told(Batch({name: result.report}, {}, {name: Path(out)}), tell)
+    network = None if products is None else Path(products)
+    work = _Work(found, options, Path(out), network, overwrite, resume, progress, machines)
     work.check(folder, probability, mask, report)
     batch = work.into_folder(probability, mask) if folder else work.into_one_file(probability, mask)
     if report is not None:
@@ -164,6 +170,7 @@ class _Work:
     inputs: list[Source]
     options: SegmentOptions
     out: Path
+    products: Path | None
     overwrite: bool
     resume: bool
     progress: Progress | None
@@ -178,18 +185,24 @@ class _Work:
         if folder:
             self.out.mkdir(exist_ok=True)
         else:
-            check_output(self.out, self.overwrite)
-        for path in others[:2]:
+            Outputs(self.out, products=self.products).check(self.overwrite)
+        for path in (*others[:2], self.products if folder else None):
             if path is not None:
                 Path(path).mkdir(exist_ok=True)
+        if folder and self.products is not None and not self.resume:
+            for name in names:
+                Outputs(products=self.products / f"{name}.gpkg").check(self.overwrite)
 
     def into_folder(self, probability: str | Path | None, mask: str | Path | None) -> Batch:
         """A file for each scene; ``resume`` leaves those that are there."""
         jobs = [self._job(source, self.out, ".geojson", probability, mask) for source in self.inputs]
         kept = [job for job in jobs if self.resume and not self.overwrite and job.out.exists()]
         batch = Batch(kept=[job.out for job in kept])
-        for job, _ in self._each(batch, [job for job in jobs if job not in kept]):
-            batch.written[job.source] = job.out
+        for job in kept:
+            self._network(job, job.out)
+        for job, result in self._each(batch, [job for job in jobs if job not in kept]):
+            batch.written[stack_title(job.source)] = job.out
+            self._network(job, result.polygons, result.report["gsd_m"])
         return batch
 
     def into_one_file(self, probability: str | Path | None, mask: str | Path | None) -> Batch:
@@ -207,7 +220,10 @@ class _Work:
                 first = next(iter(batch.bad.values()))
                 raise RunError(f"none of {len(self.inputs)} inputs could be used. First: {first}")
             batch.written = dict.fromkeys(batch.done, self.out)
-            write_rivers(_one_table(tables), self.out, self.overwrite)
+            rivers = _one_table(tables)
+            write_rivers(rivers, self.out, self.overwrite)
+            if self.products is not None:
+                write_network(rivers, self.products, self.overwrite)
             shutil.rmtree(parts, ignore_errors=True)
         return batch
 
@@ -219,15 +235,22 @@ class _Work:
         out = folder / f"{stem}{suffix}"
         return SceneJob(source.path, source.name, out, first, second, None, self.overwrite, self.resume)
 
+    def _network(self, job: SceneJob, water: gpd.GeoDataFrame | Path, gsd_m: float | None = None) -> None:
+        """Write the products of one scene, unless ``resume`` finds them there."""
+        if self.products is not None:
+            path = self.products / f"{job.out.stem}.gpkg"
+            if self.overwrite or not path.exists():
+                write_network(water, path, self.overwrite, gsd_m)
+
     def _each(self, batch: Batch, jobs: list[SceneJob]) -> Iterator[tuple[SceneJob, Rivers]]:
         """Run the scenes, in order as far as the results go; bad ones go to the batch's list."""
         outcomes = self.machines.scenes(jobs, self.options, self.progress) if jobs else iter(())
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, Rivers):
-                batch.done[job.source] = outcome.report
+                batch.done[stack_title(job.source)] = outcome.report
                 yield job, outcome
             else:
-                batch.bad[job.source] = str(outcome)
+                batch.bad[stack_title(job.source)] = str(outcome)
 
 
 def _one_table(tables: list[gpd.GeoDataFrame]) -> gpd.GeoDataFrame:

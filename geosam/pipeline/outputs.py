@@ -28,6 +28,8 @@ class Outputs:
     """Water mask, uint8 GeoTIFF: 1 water, 0 dry, 255 nodata."""
     report: Path | None = None
     """Report of the run, JSON."""
+    products: Path | None = None
+    """Centrelines, widths, reaches and islands of the rivers, a GeoPackage."""
 
     def check(self, overwrite: bool, has_crs: bool = True) -> None:
         """Refuse outputs that could not be written, before an hours-long run.
@@ -41,7 +43,12 @@ class Outputs:
         for path in (self.probability, self.mask, self.report):
             if path is not None:
                 check_path(path, overwrite)
-        given = [path.resolve() for path in (self.vector, self.probability, self.mask, self.report) if path]
+        if self.products is not None:
+            from geosam.rivers import check_network  # loads geopandas
+
+            check_network(self.products, overwrite)
+        every = (self.vector, self.probability, self.mask, self.report, self.products)
+        given = [path.resolve() for path in every if path]
         if len(set(given)) < len(given):
             raise OptionsError("two outputs have the same path. Give each its own.")
 

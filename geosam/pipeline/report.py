@@ -64,6 +64,7 @@ def report_of(
         "gsd_m": _finite(scene.gsd_m),
         "native_gsd_m": _finite(scene.native_gsd_m),
         "crs": str(scene.geobox.crs) if scene.has_crs else None,
+        "transform": list(scene.geobox.affine)[:6],
         "bands": dict(scene.bands),
         "tiles": {name: getattr(tiles, name) for name in ("total", "nodata", "dry", "run", "failed")},
         "failures": list(tiles.failures[:20]),

@@ -1,7 +1,8 @@
 """Pictures of a scene and what was found in it: one call each, and none reads more of the scene than it shows.
 
 Every function takes a scene (a :class:`~geosam.scene.Scene` or a path), returns a matplotlib figure that shows
-itself in a notebook, and leaves pyplot alone. :func:`save` writes it::
+itself in a notebook, and leaves pyplot alone; :func:`width` and :func:`change` take vector layers, and a scene to draw
+them on if there is one. :func:`save` writes it::
 
     save(overlay("ortho.tif", "rivers.geojson"), "overlay.png")
 """
@@ -12,24 +13,42 @@ from pathlib import Path
 
 import numpy as np
 import shapely
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
-from matplotlib.lines import Line2D
-from matplotlib.patches import Patch
 from numpy.typing import NDArray
 
-from geosam.plot.canvas import MAX_SIDE_PX, Canvas, Picture, canvases, look, save
-from geosam.plot.layers import Layer, is_raster, patch, shapes, values_of, water
-from geosam.prompts import DRY, WATER, Prompts
+from geosam.plot.canvas import MAX_SIDE_PX, Picture, canvases, look, save
+from geosam.plot.courses import migration
+from geosam.plot.drawing import (
+    AGREED,
+    BANK,
+    INVENTED,
+    MISSED,
+    RIVER,
+    coloured,
+    draw_water,
+    extent,
+    fill,
+    scatter,
+)
+from geosam.plot.erosion import change
+from geosam.plot.layers import Layer, shapes, values_of, water
+from geosam.plot.network import width
+from geosam.prompts import WATER, Prompts
 from geosam.prompts.files import LABELS, plain
 from geosam.scene import Scene
 
-__all__ = ["Picture", "before_after", "error", "overlay", "probability", "prompts", "save", "tile"]
-
-# Told apart without seeing red and green (after Wong 2011, doi:10.1038/nmeth.1618).
-RIVER, BANK = "#1f9bff", "#ffffff"
-AGREED, INVENTED, MISSED = "#0072b2", "#e69f00", "#d6278f"
-WATER_POINT, DRY_POINT = "#1f9bff", "#e69f00"
+__all__ = [
+    "Picture",
+    "before_after",
+    "change",
+    "error",
+    "migration",
+    "overlay",
+    "probability",
+    "prompts",
+    "save",
+    "tile",
+    "width",
+]
 
 
 def overlay(scene: Scene | str | Path, rivers: Layer | None = None, *, max_side_px: int = MAX_SIDE_PX) -> Picture:
@@ -43,7 +62,7 @@ def overlay(scene: Scene | str | Path, rivers: Layer | None = None, *, max_side_
     small = look(scene, max_side_px)
     (canvas,) = canvases(small, [small.name])
     if rivers is not None:
-        canvas.legend([_draw_water(canvas, rivers, "rivers")])
+        canvas.legend([draw_water(canvas, rivers, "rivers")])
     return canvas.figure
 
 
@@ -66,7 +85,7 @@ def before_after(
     """
     small = look(scene, max_side_px)
     for canvas, layer in zip(canvases(small, list(titles)), (before, after), strict=True):
-        canvas.legend([_draw_water(canvas, layer, "water")])
+        canvas.legend([draw_water(canvas, layer, "water")])
     return canvas.figure
 
 
@@ -83,7 +102,7 @@ def probability(scene: Scene | str | Path, raster: str | Path, *, max_side_px: i
     values = values_of(small, raster)
     shown = np.ma.masked_invalid(values)
     opacity = np.where(np.isfinite(values), 0.15 + 0.75 * np.nan_to_num(values), 0.0)
-    image = canvas.axes.imshow(shown, cmap="viridis", vmin=0, vmax=1, alpha=opacity, extent=_extent(small))
+    image = canvas.axes.imshow(shown, cmap="viridis", vmin=0, vmax=1, alpha=opacity, extent=extent(small))
     canvas.figure.colorbar(image, ax=canvas.axes, label="probability of water", shrink=0.7)
     return canvas.figure
 
@@ -108,7 +127,10 @@ def error(scene: Scene | str | Path, rivers: Layer, truth: Layer, *, max_side_px
         "found, not true": (found & ~true, INVENTED),
         "true, not found": (true & ~found, MISSED),
     }
-    canvas.legend([_fill(canvas, where, colour, name, alpha=0.75) for name, (where, colour) in parts.items()])
+    large = max(int(where.sum()) for where, _ in parts.values()) * small.pixel_area_m2
+    canvas.legend(
+        [fill(canvas, where, colour, name, alpha=0.75, like=large) for name, (where, colour) in parts.items()]
+    )
     canvas.axes.set_title(f"{small.name}: IoU {_iou(found, true):.3f}")
     return canvas.figure
 
@@ -127,7 +149,7 @@ def prompts(scene: Scene | str | Path, points: Layer, *, max_side_px: int = MAX_
     frame = frame[frame.geom_type == "Point"]
     said = frame["label"] if "label" in frame else np.full(len(frame), WATER)
     labels = np.array([LABELS.get(plain(value), WATER) for value in said], np.int64)
-    canvas.legend(_scatter(canvas.axes, shapely.get_coordinates(frame.geometry.values), labels))
+    canvas.legend(scatter(canvas.axes, shapely.get_coordinates(frame.geometry.values), labels))
     return canvas.figure
 
 
@@ -153,72 +175,14 @@ def tile(
     axes.set_title(title)
     axes.set_axis_off()
     if water is not None:
-        axes.imshow(_coloured(water, RIVER, 0.35), extent=(0, width, height, 0))
+        axes.imshow(coloured(water, RIVER, 0.35), extent=(0, width, height, 0))
     for x0, y0, x1, y1 in given.boxes if given.boxes is not None else ():
         axes.plot([x0, x1, x1, x0, x0], [y0, y0, y1, y1, y0], color=BANK, linewidth=1.2)
-    handles = _scatter(axes, given.points.reshape(-1, 2), given.labels.reshape(-1))
+    handles = scatter(axes, given.points.reshape(-1, 2), given.labels.reshape(-1))
     axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=2, frameon=False, borderaxespad=0)
     return figure
-
-
-def _draw_water(canvas: Canvas, layer: Layer, name: str) -> Artist:
-    if is_raster(layer):
-        return _fill(canvas, water(canvas.scene, layer), RIVER, name, alpha=0.45)
-    # A vertex every half pixel is all a picture can show, and rivers of large scenes have millions.
-    frame = shapes(canvas.scene, layer)
-    seen = shapely.simplify(frame.geometry.values, 0.5, preserve_topology=True)
-    for shape in seen[~shapely.is_empty(seen) & (shapely.get_dimensions(seen) == 2)]:
-        canvas.axes.add_patch(patch(shape, face=RIVER, edge=BANK, width=0.9, alpha=0.4))
-    pixels = float(shapely.area(frame.geometry.values).sum())
-    area = float(frame["area_m2"].sum()) if "area_m2" in frame else pixels * canvas.scene.pixel_area_m2
-    text = _area_text(area) if canvas.scene.has_crs else f"{pixels:,.0f} px"
-    return Patch(
-        facecolor=RIVER, edgecolor="#888888", alpha=0.6, label=f"{name}: {text} in {_counted(len(frame), 'polygon')}"
-    )
-
-
-def _fill(canvas: Canvas, where: NDArray[np.bool_], colour: str, name: str, *, alpha: float) -> Artist:
-    canvas.axes.imshow(_coloured(where, colour, alpha), extent=_extent(canvas.scene), interpolation="nearest")
-    area = float(where.sum()) * canvas.scene.pixel_area_m2
-    text = _area_text(area) if canvas.scene.has_crs else f"{where.sum():,} px"
-    return Patch(facecolor=colour, alpha=alpha, label=f"{name}: {text}")
-
-
-def _coloured(where: NDArray[np.bool_], colour: str, alpha: float) -> NDArray[np.float32]:
-    red, green, blue = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
-    image = np.zeros((*where.shape, 4), np.float32)
-    image[where] = (red, green, blue, alpha)
-    return image
-
-
-def _scatter(axes: Axes, xy: NDArray[np.floating], labels: NDArray[np.int64]) -> list[Artist]:
-    """Water and dry points; padding is left out. Returns their legend entries."""
-    handles: list[Artist] = []
-    for label, name, colour, marker in ((WATER, "water", WATER_POINT, "o"), (DRY, "dry", DRY_POINT, "X")):
-        chosen = xy[labels == label]
-        axes.scatter(
-            chosen[:, 0], chosen[:, 1], c=colour, marker=marker, s=36, edgecolors="white", linewidths=0.8, zorder=3
-        )
-        text = f"{name}: {_counted(len(chosen), 'point')}"
-        handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", markeredgecolor="white", label=text))
-    return handles
-
-
-def _extent(small: Scene) -> tuple[float, float, float, float]:
-    height, width = small.shape
-    return (0, width, height, 0)
 
 
 def _iou(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> float:
     union = int((found | true).sum())
     return int((found & true).sum()) / union if union else 1.0
-
-
-def _counted(count: int, what: str) -> str:
-    return f"{count:,} {what}" if count == 1 else f"{count:,} {what}s"
-
-
-def _area_text(square_metres: float) -> str:
-    if square_metres >= 1e6:
-        return f"{square_metres / 1e6:.3g} km²"
-    return f"{square_metres / 1e4:.3g} ha" if square_metres >= 1e4 else f"{square_metres:,.0f} m²"

@@ -10,6 +10,7 @@ import io
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyproj
@@ -23,6 +24,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geosam.errors import OutputError
+from geosam.plot.sheet import Ground, Sheet
 from geosam.scene import Scene
 
 MAX_SIDE_PX = 1400
@@ -30,6 +32,7 @@ MAX_SIDE_PX = 1400
 
 _HALO = [patheffects.withStroke(linewidth=3, foreground="black", alpha=0.6)]
 _UNKNOWN_GREY = 235
+_PAPER = 247
 
 
 class Picture(Figure):
@@ -43,16 +46,18 @@ class Picture(Figure):
 
 @dataclass(frozen=True)
 class Canvas:
-    """A figure, one of its axes, and the decimated scene whose pixels are the axes' coordinates."""
+    """A figure, one of its axes, and the decimated scene or blank sheet whose pixels are the axes' coordinates."""
 
     figure: Picture
     axes: Axes
-    scene: Scene
+    ground: Ground
 
-    def legend(self, handles: list[Artist]) -> None:
-        """Put a legend under the picture, where it hides no river."""
+    def legend(self, handles: list[Artist], *, columns: int | None = None) -> None:
+        """Put a legend under the picture, where it hides no river; in as many columns as fit, if none are given."""
+        height, width = self.ground.shape
+        columns = columns or max(1, round(3 * min(width / height, 1.0)))
         self.axes.legend(
-            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=3, frameon=False, borderaxespad=0
+            handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=columns, frameon=False, borderaxespad=0
         )
 
 
@@ -62,11 +67,11 @@ def look(scene: Scene | str | Path, max_side_px: int = MAX_SIDE_PX) -> Scene:
     return scene.decimated(max_side_px) if max(scene.shape) > max_side_px else scene
 
 
-def canvases(small: Scene, titles: list[str], *, grey: bool = False) -> list[Canvas]:
+def canvases(small: Scene | Sheet, titles: list[str], *, grey: bool = False) -> list[Canvas]:
     """One picture of the ortho a title, side by side in one figure.
 
     Args:
-        small: A scene small enough to be read whole, from :func:`look`.
+        small: A scene small enough to be read whole, from :func:`look`, or a blank sheet.
         titles: Title of each picture.
         grey: Draw the ortho pale and without colour, so that colours on it can be told apart.
     """
@@ -77,12 +82,14 @@ def canvases(small: Scene, titles: list[str], *, grey: bool = False) -> list[Can
     figure = Picture(figsize=size, layout="constrained")
     image = background(small, grey=grey)
     columns = np.atleast_1d(figure.subplots(1, len(titles)))
-    return [_canvas(figure, axes, small, image, title) for axes, title in zip(columns, titles, strict=True)]
+    return [canvas_on(figure, axes, small, image, title) for axes, title in zip(columns, titles, strict=True)]
 
 
-def background(small: Scene, *, grey: bool = False) -> NDArray[np.uint8]:
-    """The stretched ortho, uint8 (h, w, 3); pixels without data are light grey."""
+def background(small: Scene | Sheet, *, grey: bool = False) -> NDArray[np.uint8]:
+    """The stretched ortho, uint8 (h, w, 3); pixels without data are light grey, and so is a sheet."""
     height, width = small.shape
+    if isinstance(small, Sheet):
+        return np.full((1, 1, 3), _PAPER, np.uint8)
     rgb, valid = small.read_rgb(Window(0, 0, width, height))
     if grey:
         rgb = np.repeat(150 + rgb.mean(axis=-1, keepdims=True) * 0.35, 3, axis=-1).astype(np.uint8)
@@ -114,7 +121,8 @@ def save(figure: Figure, path: str | Path, *, overwrite: bool = False, dpi: int 
     return path
 
 
-def _canvas(figure: Picture, axes: Axes, small: Scene, image: NDArray[np.uint8], title: str) -> Canvas:
+def canvas_on(figure: Picture, axes: Axes, small: Scene | Sheet, image: NDArray[np.uint8], title: str) -> Canvas:
+    """A map on axes of a figure: the picture, a scale bar and, where there is a CRS, a north arrow."""
     height, width = small.shape
     axes.imshow(image, extent=(0, width, height, 0), interpolation="antialiased")
     axes.set(xlim=(0, width), ylim=(height, 0), title=title)
@@ -125,16 +133,22 @@ def _canvas(figure: Picture, axes: Axes, small: Scene, image: NDArray[np.uint8],
     return Canvas(figure, axes, small)
 
 
-def _scale_bar(axes: Axes, small: Scene) -> None:
+def _scale_bar(axes: Axes, small: Ground) -> None:
     height, width = small.shape
     unit_per_px = small.gsd_m if small.has_crs else 1.0
     length = round_length(width * unit_per_px / 4)
     x, y, thick = width * 0.03, height * 0.96, max(height, width) * 0.006
+    ink = _ink(small)
     axes.add_patch(
-        Rectangle((x, y - thick), length / unit_per_px, thick, facecolor="white", edgecolor="black", linewidth=0.6)
+        Rectangle((x, y - thick), length / unit_per_px, thick, facecolor=ink["color"], edgecolor="black", linewidth=0.6)
     )
     text = _length_text(length) if small.has_crs else f"{length:g} px"
-    axes.text(x, y - 1.8 * thick, text, color="white", va="bottom", fontsize=9, path_effects=_HALO)
+    axes.text(x, y - 1.8 * thick, text, va="bottom", fontsize=9, **ink)
+
+
+def _ink(small: Ground) -> dict[str, Any]:
+    """White with a dark rim is read on any ortho; on paper black is."""
+    return {"color": "#111111"} if isinstance(small, Sheet) else {"color": "white", "path_effects": _HALO}
 
 
 def round_length(longest: float) -> float:
@@ -155,19 +169,19 @@ def mapped(affine: Affine, xy: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(xy @ matrix.T + (affine.c, affine.f))
 
 
-def _north_arrow(axes: Axes, small: Scene) -> None:
+def _north_arrow(axes: Axes, small: Ground) -> None:
     height, width = small.shape
     direction = north(small)
     length = 0.07 * max(height, width)
     centre = np.array([width - 0.9 * length, 0.9 * length])
     tail, head = centre - direction * length / 2, centre + direction * length / 2
-    style = {"arrowstyle": "-|>", "color": "white", "linewidth": 2, "path_effects": _HALO}
+    style = {"arrowstyle": "-|>", "linewidth": 2, **_ink(small)}
     axes.annotate("", xy=tuple(head), xytext=tuple(tail), arrowprops=style)
     x, y = centre - direction * length * 0.8
-    axes.text(x, y, "N", color="white", ha="center", va="center", fontsize=9, path_effects=_HALO)
+    axes.text(x, y, "N", ha="center", va="center", fontsize=9, **_ink(small))
 
 
-def north(small: Scene) -> NDArray[np.float64]:
+def north(small: Ground) -> NDArray[np.float64]:
     """Unit vector of true north at the scene's centre, as (x, y) in pixels, y down.
 
     From the grid itself, since rotated and south-up grids exist, and in UTM grid north is not true north.

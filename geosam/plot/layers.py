@@ -22,7 +22,7 @@ from shapely.geometry.polygon import orient
 
 from geosam.errors import SceneError
 from geosam.plot.canvas import mapped
-from geosam.scene import Scene
+from geosam.plot.sheet import Ground
 
 
 @runtime_checkable
@@ -56,7 +56,7 @@ def is_raster(layer: Layer) -> bool:
     return Path(_path_of(layer)).suffix.lower() in _RASTER_SUFFIXES
 
 
-def shapes(small: Scene, layer: Layer) -> gpd.GeoDataFrame:
+def shapes(small: Ground, layer: Layer) -> gpd.GeoDataFrame:
     """Geometries in pixels of the picture, (x, y) with (0, 0) at the outer corner of the first pixel.
 
     Args:
@@ -74,7 +74,7 @@ def shapes(small: Scene, layer: Layer) -> gpd.GeoDataFrame:
     return frame.set_geometry(gpd.GeoSeries(pixels, index=frame.index, crs=None))
 
 
-def water(small: Scene, layer: Layer) -> NDArray[np.bool_]:
+def water(small: Ground, layer: Layer) -> NDArray[np.bool_]:
     """The layer as a mask on the picture's grid, bool (h, w)."""
     if is_raster(layer):
         values = np.nan_to_num(values_of(small, _path_of(layer)))
@@ -86,7 +86,7 @@ def water(small: Scene, layer: Layer) -> NDArray[np.bool_]:
     return np.asarray(rasterize(geometries, out_shape=small.shape, dtype="uint8")).astype(bool)
 
 
-def values_of(small: Scene, path: str | Path, how: Resampling = Resampling.average) -> NDArray[np.float32]:
+def values_of(small: Ground, path: str | Path, how: Resampling = Resampling.average) -> NDArray[np.float32]:
     """The first band of a raster on the picture's grid, float32 (h, w), NaN where it has no data.
 
     Raises:
@@ -113,6 +113,26 @@ def patch(shape: shapely.Geometry, *, face: str, edge: str, width: float, alpha:
     rings = [ring for part in parts for ring in (part.exterior, *part.interiors)]
     outline = Outline.make_compound_path(*(Outline(np.asarray(ring.coords)[:, :2], closed=True) for ring in rings))
     return PathPatch(outline, facecolor=to_rgba(face, alpha), edgecolor=edge, linewidth=width)
+
+
+def layer_names(path: str | Path) -> list[str]:
+    """Names of the layers of a vector file; none of a raster or of a file that cannot be read as vectors."""
+    try:
+        return [str(name) for name in pyogrio.list_layers(path)[:, 0]]
+    except (pyogrio.errors.DataSourceError, OSError):
+        return []
+
+
+def read_layers(path: str | Path, names: tuple[str, ...]) -> dict[str, gpd.GeoDataFrame]:
+    """Layers of a file by name.
+
+    Raises:
+        SceneError: The file cannot be read, or lacks one of them.
+    """
+    try:
+        return {name: gpd.read_file(path, layer=name) for name in names}
+    except (pyogrio.errors.DataSourceError, pyogrio.errors.DataLayerError, OSError, ValueError) as error:
+        raise SceneError(f"{path} cannot be read: {error}. It should have the layers {', '.join(names)}.") from None
 
 
 def _path_of(layer: Layer) -> str | Path:

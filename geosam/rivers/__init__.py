@@ -4,6 +4,6 @@
 outlines, not on pixels, so that time and memory follow the length of the banks, and in metres, whatever the CRS.
 """
 
-from geosam.rivers.products import RiverProducts, river_products
+from geosam.rivers.products import RiverProducts, check_network, river_products, write_layers
 
-__all__ = ["RiverProducts", "river_products"]
+__all__ = ["RiverProducts", "check_network", "river_products", "write_layers"]

@@ -12,6 +12,7 @@ import shapely
 Floats = npt.NDArray[np.float64]
 Longs = npt.NDArray[np.int64]
 Bools = npt.NDArray[np.bool_]
+Geometries = npt.NDArray[np.object_]
 
 _SHAKE = 1e-3
 """Points are moved by up to this part of a pixel: four pixel corners on one circle have no one triangulation."""
@@ -101,14 +102,14 @@ class Banks:
         )
 
 
-def banks_of(polygon: shapely.Polygon, spacing_m: float) -> Banks:
-    """The banks of a polygon.
+def banks_of(water: shapely.Polygon | Geometries, spacing_m: float) -> Banks:
+    """The banks of a polygon, or of several that do not overlap.
 
     Args:
-        polygon: Water in metres; holes are islands.
+        water: Polygons in metres; holes are islands.
         spacing_m: Distance of neighbouring points: the size of a pixel.
     """
-    xy, ring = shapely.get_coordinates(shapely.get_rings(polygon), return_index=True)
+    xy, ring = shapely.get_coordinates(shapely.get_rings(water), return_index=True)
     start = np.flatnonzero(ring[1:] == ring[:-1])
     length = np.hypot(*(xy[start + 1] - xy[start]).T)
     start, length = start[length > 0], length[length > 0]

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from geosam.rivers.banks import Floats
-
-Polygons = npt.NDArray[np.object_]
+from geosam.rivers.banks import Floats, Geometries
 
 _JOINT_PX = 0.4
 """Water that meets at a corner is joined by a square of so many pixels from its middle to its own corners."""
 
 
-def touching_joined(polygons: Polygons, pixel_m: float) -> Polygons:
+def touching_joined(polygons: Geometries, pixel_m: float) -> Geometries:
     """Polygons that touch made one, those too that meet in a corner, as the pixels of a narrow creek do.
 
     Args:
@@ -27,7 +24,7 @@ def touching_joined(polygons: Polygons, pixel_m: float) -> Polygons:
     return dissolved(np.concatenate([polygons, squares]))
 
 
-def dissolved(polygons: Polygons) -> Polygons:
+def dissolved(polygons: Geometries) -> Geometries:
     """Polygons that meet made one, whole groups at a time; those that meet none are as they were."""
     if len(polygons) == 0:
         return polygons
@@ -37,11 +34,11 @@ def dissolved(polygons: Polygons) -> Polygons:
     order = np.argsort(group, kind="stable")
     groups = np.split(polygons[order], np.flatnonzero(np.diff(group[order])) + 1)
     merged = shapely.get_parts([shapely.union_all(some) if len(some) > 1 else some[0] for some in groups])
-    are_polygons: Polygons = merged[shapely.get_type_id(merged) == shapely.GeometryType.POLYGON]
+    are_polygons: Geometries = merged[shapely.get_type_id(merged) == shapely.GeometryType.POLYGON]
     return are_polygons
 
 
-def _met_twice(polygons: Polygons) -> Floats:
+def _met_twice(polygons: Geometries) -> Floats:
     """Vertices at which outlines meet, shape (n, 2)."""
     xy, ring = shapely.get_coordinates(shapely.get_rings(polygons), return_index=True)
     xy = xy[ring == np.append(ring[1:], -1)]  # the last of a ring is its first again

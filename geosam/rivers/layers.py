@@ -12,11 +12,11 @@ import pandas as pd
 import shapely
 
 from geosam.options import RiverOptions
-from geosam.rivers.banks import banks_of
+from geosam.rivers.banks import Geometries, banks_of
 from geosam.rivers.bridging import Bridge, End, bridged
 from geosam.rivers.channels import Channels, Water, dead_ends, waters_of
 from geosam.rivers.crossing import Cutter
-from geosam.rivers.joining import Polygons, touching_joined
+from geosam.rivers.joining import touching_joined
 from geosam.rivers.plane import Plane
 from geosam.rivers.reaches import Reaches, reach_table
 from geosam.rivers.sections import Sections, Shores, sections_of
@@ -78,13 +78,15 @@ def layers_of(source: Source, options: RiverOptions, progress: Progress | None =
         _layer([_water(waters, pixel)], source.plane),
         _layer([river.centrelines() for river in rivers], source.plane),
         _layer([river.widths() for river in rivers], source.plane),
-        _layer([river.reach_rows() for river in rivers], source.plane),
+        _numbered(_layer([river.reach_rows() for river in rivers], source.plane)),
         _layer([_islands(waters)], source.plane),
         _layer([_bridges(bridges)], source.plane),
     )
 
 
-def _joined(polygons: Polygons, options: RiverOptions, pixel_m: float, tell: Progress) -> tuple[Polygons, list[Bridge]]:
+def _joined(
+    polygons: Geometries, options: RiverOptions, pixel_m: float, tell: Progress
+) -> tuple[Geometries, list[Bridge]]:
     """Bodies that touch made one, and gaps closed if that is wanted."""
     bodies = touching_joined(polygons, pixel_m)
     if options.bridge_m == 0:
@@ -93,7 +95,7 @@ def _joined(polygons: Polygons, options: RiverOptions, pixel_m: float, tell: Pro
     for done, body in enumerate(bodies, 1):
         ends += dead_ends(body, pixel_m)
         tell("gaps", done, len(bodies))
-    return bridged(bodies, ends, options.bridge_m)
+    return bridged(bodies, ends, options.bridge_m, pixel_m)
 
 
 def _network_m(water: Water) -> float:
@@ -109,6 +111,11 @@ def _layer(parts: Sequence[Rows], plane: Plane) -> gpd.GeoDataFrame:
     shapes = np.concatenate([np.asarray(part["geometry"], object) for part in parts] or [np.empty(0, object)])
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
     return gpd.GeoDataFrame(table, geometry=plane.to_layer(shapes), crs=plane.crs)
+
+
+def _numbered(table: gpd.GeoDataFrame) -> gpd.GeoDataFrame:
+    table.insert(0, "id", np.arange(1, len(table) + 1))
+    return table
 
 
 def _water(waters: list[Water], pixel_m: float) -> Rows:

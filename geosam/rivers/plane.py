@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
-import numpy.typing as npt
 import pyproj
 import shapely
 
-from geosam.rivers.banks import Floats
-
-Geometries = npt.NDArray[np.object_]
+from geosam.rivers.banks import Floats, Geometries
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -65,29 +66,47 @@ def river_products(
     source = read_source(water, options.gsd_m)
     layers = layers_of(source, options, progress)
     if paths[0] is not None:
-        _write(layers, paths[0])
+        write_layers(dict(layers), paths[0], {"centrelines", "widths", "reaches"})
     masked = 0 if paths[1] is None else _write_mask(layers, source, paths[1])
     report = {**_report(layers, source, options), "mask": None if mask is None else str(mask), "mask_pixels": masked}
     return RiverProducts(layers, report)
 
 
+def check_network(path: str | Path, overwrite: bool = False) -> Path:
+    """Refuse a GeoPackage of several layers that could not be written, before the work.
+
+    Raises:
+        OptionsError: It is no GeoPackage.
+        OutputError: The folder is missing or cannot be written, or the file exists.
+    """
+    path = Path(path)
+    if path.suffix.lower() != ".gpkg":
+        raise OptionsError(f"{path} ends in {path.suffix!r}, and the products are several layers. Use .gpkg.")
+    return check_path(path, overwrite)
+
+
 def _checked(out: str | Path | None, mask: str | Path | None, overwrite: bool) -> tuple[Path | None, Path | None]:
-    paths = None if out is None else Path(out), None if mask is None else Path(mask)
-    if paths[0] is not None and paths[0].suffix.lower() != ".gpkg":
-        raise OptionsError(f"{out} ends in {paths[0].suffix!r}, and the products are several layers. Use .gpkg.")
-    for path in paths:
-        if path is not None:
-            check_path(path, overwrite)
-    return paths
+    return (
+        None if out is None else check_network(out, overwrite),
+        None if mask is None else check_path(Path(mask), overwrite),
+    )
 
 
-def _write(layers: Layers, path: Path) -> None:
-    """All layers in one GeoPackage, whole or not at all."""
-    kinds = {"centrelines": "LineString", "widths": "LineString", "reaches": "LineString"}
+def write_layers(layers: Mapping[str, gpd.GeoDataFrame], path: Path, lines: Collection[str]) -> None:
+    """Write tables as layers of one GeoPackage, whole or not at all.
+
+    Args:
+        layers: Tables by the name of their layer.
+        path: The file to be, replaced only once the new one is whole.
+        lines: Layers of lines; the others are polygons.
+
+    Raises:
+        OutputError: The folder is missing or the disk is full.
+    """
     with _faults(path), _whole_or_not(path) as part, warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="'crs' was not provided")
-        for name, table in layers:
-            kind = kinds.get(name, "Polygon")
+        for name, table in layers.items():
+            kind = "LineString" if name in lines else "Polygon"
             pyogrio.write_dataframe(table, part, driver="GPKG", layer=name, geometry_type=kind, append=part.exists())
             found = pyogrio.read_info(part, layer=name, force_feature_count=True)["features"]
             if found != len(table):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import geopandas as gpd
@@ -16,8 +16,9 @@ from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
 from geosam.errors import SceneError
+from geosam.rivers.banks import Geometries
 from geosam.rivers.exits import Edge
-from geosam.rivers.plane import Geometries, Plane, plane_of
+from geosam.rivers.plane import Plane, plane_of
 from geosam.scene.grid import pixel_size_m
 from geosam.vector import polygonize_raster
 
@@ -45,6 +46,36 @@ class Source:
     name: str
 
 
+@dataclass(frozen=True)
+class Drawn:
+    """Water as it was drawn, in its own CRS."""
+
+    polygons: Geometries
+    """shapely Polygons, each valid, shape (n,)."""
+    crs: pyproj.CRS | None
+    grid: GeoBox | None
+    """Of the raster, if it is one."""
+    name: str
+    mended: int
+    """Shapes that crossed themselves."""
+    known: list[shapely.LineString]
+    """Sides of the scene, where it is a raster."""
+    guessed: list[shapely.LineString]
+    """Sides that it may have."""
+
+    def to(self, crs: pyproj.CRS) -> Drawn:
+        """The same in another CRS; vertices that are far apart get others between them, since straight becomes bent."""
+        if crs == self.crs:
+            return self
+        most = float(np.ptp(shapely.total_bounds(self.polygons).reshape(2, 2), axis=0).max()) / _EDGE_PARTS
+        dense = shapely.segmentize(self.polygons, most)
+        polygons, known, guessed = (
+            gpd.GeoSeries(shapes, crs=self.crs).to_crs(crs).to_numpy() for shapes in (dense, self.known, self.guessed)
+        )
+        valid = single_polygons(shapely.make_valid(polygons))
+        return replace(self, polygons=valid, crs=crs, known=list(known), guessed=list(guessed))
+
+
 def read_source(water: str | Path | gpd.GeoDataFrame, gsd_m: float | None = None) -> Source:
     """Read water polygons.
 
@@ -55,16 +86,44 @@ def read_source(water: str | Path | gpd.GeoDataFrame, gsd_m: float | None = None
     Raises:
         SceneError: The file is missing, cannot be read, or holds no polygon though it holds other features.
     """
+    return source_of(read_drawn(water), gsd_m)
+
+
+def read_drawn(water: str | Path | gpd.GeoDataFrame) -> Drawn:
+    """Read water polygons as they are drawn.
+
+    Args:
+        water: As for :func:`read_source`.
+
+    Raises:
+        SceneError: As :func:`read_source`.
+    """
     table, grid, name = _table(water)
-    polygons = _polygons(table, name)
-    if len(polygons) == 0:
-        return Source(polygons, Plane(_crs(table), None), Edge(), gsd_m or 1.0, grid, name)
-    plane = plane_of(polygons, _crs(table))
-    metres = plane.to_metres(polygons)
+    crs = _crs(table)
+    shapes = table.geometry[table.geometry.notna() & ~table.geometry.is_empty].to_numpy()
+    polygons = single_polygons(shapely.make_valid(shapes))
+    if len(polygons) == 0 and len(shapes) > 0:
+        raise SceneError(f"{name} holds no polygon ({len(shapes)} features). Give the water as polygons, or as a mask.")
     known = [] if grid is None else _sides(_grid_corners(grid))
-    edge = Edge(*(list(plane.to_metres(np.array(lines, object))) for lines in (known, _bounds(polygons, _crs(table)))))
-    pixel_m = gsd_m or (finest_detail(metres) if grid is None else _pixel_size(grid))
-    return Source(metres, plane, edge, pixel_m, grid, name)
+    guessed = _bounds(polygons, crs) if len(polygons) else []
+    return Drawn(polygons, crs, grid, name, int((~shapely.is_valid(shapes)).sum()), known, guessed)
+
+
+def source_of(drawn: Drawn, gsd_m: float | None = None, plane: Plane | None = None) -> Source:
+    """Water in metres.
+
+    Args:
+        drawn: The water.
+        gsd_m: Size of a pixel in metres; None: the raster's, or the length of the outlines' shortest edges.
+        plane: The map, of another layer in the same CRS; None: that of the water itself.
+    """
+    if len(drawn.polygons) == 0:
+        return Source(drawn.polygons, plane or Plane(drawn.crs, None), Edge(), gsd_m or 1.0, drawn.grid, drawn.name)
+    plane = plane or plane_of(drawn.polygons, drawn.crs)
+    metres = plane.to_metres(drawn.polygons)
+    edge = Edge(*(list(plane.to_metres(np.array(lines, object))) for lines in (drawn.known, drawn.guessed)))
+    pixel_m = gsd_m or (finest_detail(metres) if drawn.grid is None else _pixel_size(drawn.grid))
+    return Source(metres, plane, edge, pixel_m, drawn.grid, drawn.name)
 
 
 def finest_detail(polygons: Geometries) -> float:
@@ -108,14 +167,12 @@ def _read_vector(path: Path) -> gpd.GeoDataFrame:
     return table
 
 
-def _polygons(table: gpd.GeoDataFrame, name: str) -> Geometries:
-    shapes = table.geometry[table.geometry.notna() & ~table.geometry.is_empty].to_numpy()
-    parts = shapely.get_parts(shapely.get_parts(shapely.make_valid(shapes)))
+def single_polygons(shapes: Geometries) -> Geometries:
+    """The polygons in whatever there is, each on its own, shape (n,)."""
+    parts = shapely.get_parts(shapely.get_parts(shapes))
     polygons: Geometries = parts[
         (shapely.get_type_id(parts) == shapely.GeometryType.POLYGON) & (shapely.area(parts) > 0)
     ]
-    if len(polygons) == 0 and len(shapes) > 0:
-        raise SceneError(f"{name} holds no polygon ({len(shapes)} features). Give the water as polygons, or as a mask.")
     return polygons
 
 

@@ -11,6 +11,7 @@ import numpy as np
 from geosam.errors import RunError, SceneError
 from geosam.scene.files import FileReader, is_local, is_remote, tiff_block_end
 from geosam.scene.header import Box, Header, Reader
+from geosam.scene.stack import StackReader
 
 BLOCKS_LOOKED_UP = 20_000
 """Block offsets compared with the size of a TIFF; a larger one is looked up at even steps."""
@@ -44,6 +45,9 @@ def check_whole(reader: Reader, source: str) -> None:
     Raises:
         SceneError: The file is cut off or damaged.
     """
+    if isinstance(reader, StackReader):
+        for file in dict.fromkeys(reader.files):
+            check_whole(file, file.source)
     if not isinstance(reader, FileReader):
         return
     _check_length(reader, source)

@@ -22,6 +22,7 @@ from geosam.scene.grid import pixel_size_m
 from geosam.scene.header import Box, Header, Reader
 from geosam.scene.ortho import Block, Scene
 from geosam.scene.pixels import Decoder
+from geosam.scene.stack import PREFIX, StackReader, stack_title
 from geosam.scene.stretch import IDENTITY, fit_stretch
 
 SAMPLE_PX = 1_000_000
@@ -66,7 +67,8 @@ def open_scene(source: Any, options: SceneOptions) -> Scene:
 def _reader(source: Any) -> tuple[str, Reader]:
     if isinstance(source, str | Path):
         text = str(Path(source).expanduser()) if isinstance(source, Path) or source.startswith("~") else source
-        return text, FileReader.open(text)
+        reader = StackReader.open(text) if text.startswith(PREFIX) else FileReader.open(text)
+        return stack_title(text), reader
     import xarray
 
     if not isinstance(source, xarray.DataArray):
