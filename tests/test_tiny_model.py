@@ -140,6 +140,20 @@ def test_what_is_asked_nothing_is_answered_by_the_way_down_alone(model, images):
     model.plain = True
 
 
+def test_points_choose_among_the_water_unless_the_decoder_was_tuned(model, images):
+    features, asked = model.embed(images), [sampled(pond(8, 8), dense=False)] * 3
+    chosen = model.decode(features, asked)
+    model.chooses = False
+    decoded = model.decode(features, asked)
+    model.chooses = True
+    assert not torch.allclose(chosen, decoded)
+    hinted = [sampled(pond(8, 8))] * 3
+    model.chooses = False
+    by_decoder = model.decode(features, hinted)
+    model.chooses = True
+    torch.testing.assert_close(model.decode(features, hinted), by_decoder)
+
+
 def test_smaller_tiles_are_taken_by_steps_of_the_coarsest_stride(model, images):
     small = images[:, :, :32, :]
     for prompts in (no_prompts(), sampled(pond(8, 8)), sampled(pond(8, 8), dense=False)):

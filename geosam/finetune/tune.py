@@ -165,10 +165,11 @@ class Tuner:
         self._log({**means, "seconds": time.monotonic() - begun, "processes": self.ranks.world, "rows": rows})
         self._keep_state()
 
-    def _answer_plainly(self, plainly: bool) -> None:
-        """Whether the way down alone answers where nothing is asked, past the decoder that learns."""
+    def _answer_plainly(self, plainly: bool, *, untouched: bool = False) -> None:
+        """Whether the way down alone answers where nothing is asked; points are always the learning decoder's."""
         if hasattr(self.model, "plain"):
             self.model.plain = plainly and self.untouched_plain
+            self.model.chooses = untouched and self.untouched_plain
 
     @property
     def steps_an_epoch(self) -> int:
@@ -333,7 +334,7 @@ class Tuner:
         """Scores on the test split, which chose nothing, and the contact sheet."""
         test, shown = self.store.of_split("test"), spread(self.checked)
         with _Swapped(self.model.module, self.untouched):
-            self._answer_plainly(self.untouched_plain)
+            self._answer_plainly(True, untouched=True)
             tuned.test_before = self._score(test, progress) if test else {}
             before = masks(self.model, self.store, shown)["auto"]
         with _Swapped(self.model.module, self.best_weights):

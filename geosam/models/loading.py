@@ -133,7 +133,7 @@ def _on_its_base(folder: Path, name: str, device: torch.device, dtype: torch.dty
     model.threshold = float(notes.get("threshold", model.threshold))  # type: ignore[arg-type]
     model.understands = frozenset(map(str, notes.get("understands", model.understands)))  # type: ignore[call-overload]
     if hasattr(model, "plain"):
-        model.plain = bool(notes.get("plain", False))
+        model.plain, model.chooses = bool(notes.get("plain", False)), False
     tuned: PromptableModel = model
     return tuned
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from geosam.errors import ModelError
+from geosam.models.asked import bodies_asked
 from geosam.models.checkpoint import check_fit, read_metadata, read_tensors, sha256_of
 from geosam.models.device import autocast, to_device
 from geosam.models.image_encoder import Features
@@ -70,6 +71,8 @@ class TinyModel:
         self.magnify = config.magnify
         self.plain = config.skips
         """Nothing asked is answered by the encoder's way down alone; a tuned decoder answers by itself."""
+        self.chooses = config.skips
+        """Points and boxes choose among that water; a tuned decoder is asked instead."""
         # Those that know what no prompt means were trained by the recipe here, which shows them one mask a body.
         self.multimask = not config.no_prompt
         extra = {"mask": config.dense_prompt, "none": config.no_prompt}
@@ -187,11 +190,22 @@ class TinyModel:
 
     def _decode_group(self, features: Features, group: Sequence[_Body]) -> Tensor:
         """Logits float32 (n, tile_px, tile_px) of n bodies of one kind."""
-        if self.plain and features.water is not None and group[0].is_nothing:
+        nothing, hinted = group[0].is_nothing, group[0].mask is not None
+        if features.water is not None and ((self.plain and nothing) or (self.chooses and not nothing and not hinted)):
             low = features.water[[body.tile for body in group]].float()
+            low = low if nothing else self._asked(low, group)
         else:
             low = best_of(*self._low(features, group, (1, 2, 3) if group[0].many else (0,)))
         return F.interpolate(low, self._shape_of(features), mode="bilinear", align_corners=False)[:, 0]
+
+    def _asked(self, water: Tensor, group: Sequence[_Body]) -> Tensor:
+        """Of the logits of all water, float32 (n, 1, h, w), the bodies that points and boxes ask for."""
+        planes, found = water[:, 0].cpu().numpy(), []
+        for plane, body in zip(planes, group, strict=True):
+            corners = body.points[body.labels >= 2]
+            box = corners.reshape(4) if len(corners) else None
+            found.append(bodies_asked(plane, body.points, body.labels, 4 / self.magnify, box))
+        return torch.from_numpy(np.stack(found))[:, None].to(water.device)
 
     def _low(self, features: Features, group: Sequence[_Body], masks: Sequence[int] = (0,)) -> tuple[Tensor, Tensor]:
         """Logits float32 (n, M, input_px/4, input_px/4) and predicted IoUs (n, M) of n bodies of one kind."""
