@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -286,3 +288,10 @@ def test_the_list_tells_licence_gate_and_what_transformers_it_needs(cache, sam2,
     assert entries["river-tiny"]["transformers"] is None
     here = {name for name, entry in entries.items() if entry["here"]}
     assert here == {"river-tiny", "sam2.1-hiera-tiny"}
+
+
+def test_pull_works_in_a_process_of_its_own():
+    """Nothing else has imported the hub's client there."""
+    words = [sys.executable, "-m", "geosam", "models", "pull", "river-tiny"]
+    ended = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")

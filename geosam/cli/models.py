@@ -66,7 +66,7 @@ def pull_command(name: str) -> None:
 
 def _show_bars_on_terminals_only() -> None:
     if not sys.stderr.isatty():
-        import huggingface_hub
+        import huggingface_hub.utils
 
         client: Any = huggingface_hub.utils
         client.disable_progress_bars()
