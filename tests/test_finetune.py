@@ -16,6 +16,7 @@ from geosam.finetune.losses import binary_cross_entropy, dice, intersection_over
 from geosam.finetune.recipe import Recipe
 from geosam.finetune.samples import coarse_with_mistakes, dense_prompt, make_sample
 from geosam.models import load_model
+from geosam.models.network import TinySam, TinySamConfig
 from geosam.options import ModelOptions
 
 SIDE = 64
@@ -188,3 +189,21 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_curve(recipe, tmp_path, mo
     assert math.isfinite(json.loads(log[0])["water_bce"])
     weights = tmp_path / "runs" / "whole" / "model.safetensors"
     assert load_model(ModelOptions(name=str(weights))).tile_px == 64
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_frozen_parts_stay_as_they_are_and_the_backbone_learns_at_its_own_rate(recipe, tmp_path):
+    changes = {"frozen": 2, "backbone_rate": 0.25, "steps": 2, "stages": recipe.schedule.stages[:1]}
+    schedule = recipe.schedule.model_copy(update=changes)
+    slow = recipe.model_copy(
+        update={"schedule": schedule, "model": {"image_size": 64, "backbone": "efficientnet_lite0"}}
+    )
+    torch.manual_seed(schedule.seed)
+    before = TinySam(TinySamConfig(**slow.model)).state_dict()
+    train(slow, tmp_path, tmp_path / "runs" / "slow")
+    state = torch.load(tmp_path / "runs" / "slow" / "state.pt", weights_only=True)
+    changed = {name for name, value in state["model"].items() if not torch.equal(value, before[name])}
+    backbone = {name.split("backbone.")[1] for name in changed if "backbone." in name}
+    assert {name[: len("stages.n")] for name in backbone} == {"stages.1", "stages.2", "stages.3"}
+    rates = {group["share"]: group["lr"] for group in state["optimizer"]["param_groups"]}
+    assert rates[0.25] == pytest.approx(rates[1.0] / 4)

@@ -18,9 +18,11 @@ from torch.utils.data import DataLoader, Subset
 
 from geosam.finetune.batches import Batch, Batches
 from geosam.finetune.losses import binary_cross_entropy, dice, intersection_over_union, iou_head
+from geosam.finetune.published import begin_with_published
 from geosam.finetune.ranks import Ranks
 from geosam.finetune.recipe import Recipe, Schedule
 from geosam.models.checkpoint import check_fit, read_tensors
+from geosam.models.device import autocast, choose_dtype
 from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
 
@@ -57,8 +59,10 @@ def train(
     model = TinySam(TinySamConfig(**recipe.model)).to(torch.device(device)).to(memory_format=torch.channels_last)
     if start is not None:
         model.load_state_dict(_weights_of(start, model))
+    elif recipe.published is not None:
+        begin_with_published(model, recipe.published)
     averaged = deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(_groups(model, schedule.weight_decay))
+    optimizer = torch.optim.AdamW(_groups(model, schedule))
     first, spent = 0, 0.0
     if resume and (out / "state.pt").exists():
         first, spent = _load(out / "state.pt", model, averaged, optimizer)
@@ -76,6 +80,8 @@ def train(
         # By the agreed clock, not by the batch, which another process may have drawn a stage earlier.
         encoder_learns = schedule.stages[schedule.stage_at(done)].encoder
         model.image_encoder.requires_grad_(encoder_learns).train(encoder_learns)
+        for part in model.image_encoder.parts()[: schedule.frozen]:
+            part.requires_grad_(False).eval()
         rate = _set_rate(optimizer, schedule, step, done)
         figures = _step(model, optimizer, batch, schedule, device, ranks)
         _average(averaged, model, min(schedule.ema, (1 + step) / (10 + step)))
@@ -102,7 +108,7 @@ def _step(
 ) -> dict[str, float]:
     """One update; gives back the figures of the log."""
     batch = _to(batch, device)
-    with torch.autocast(torch.device(device).type, torch.bfloat16):
+    with autocast(where := torch.device(device), choose_dtype("auto", where)):
         features = model.encode(batch.images)
         decoded = _decode(model, features, batch) if batch.prompts else None
     parts, loss = _losses(model, features, decoded, batch)
@@ -171,11 +177,19 @@ def _upsampled(logits: Tensor, side: int) -> Tensor:
     return F.interpolate(logits.float(), (side, side), mode="bilinear", align_corners=False)
 
 
-def _groups(model: nn.Module, decay: float) -> list[dict[str, Any]]:
-    """Weights decay; biases, norms and embeddings of single tokens do not."""
-    matrices = [p for p in model.parameters() if p.ndim > 1 and p.shape[0] > 4]
-    others = [p for p in model.parameters() if not (p.ndim > 1 and p.shape[0] > 4)]
-    return [{"params": matrices, "weight_decay": decay}, {"params": others, "weight_decay": 0.0}]
+def _groups(model: TinySam, schedule: Schedule) -> list[dict[str, Any]]:
+    """Weights decay; biases, norms and embeddings of single tokens do not. The backbone has a rate of its own."""
+    groups = []
+    backbone = {id(p) for p in model.image_encoder.backbone.parameters()}
+    for share, known in ((1.0, False), (schedule.backbone_rate, True)):
+        for decay, matrices in ((schedule.weight_decay, True), (0.0, False)):
+            chosen = [
+                p
+                for p in model.parameters()
+                if (id(p) in backbone) == known and (p.ndim > 1 and p.shape[0] > 4) == matrices
+            ]
+            groups.append({"params": chosen, "weight_decay": decay, "share": share})
+    return groups
 
 
 def _set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, done: float) -> float:
@@ -183,7 +197,7 @@ def _set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, d
     rate = schedule.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * done)))
     rate *= min(1.0, (step + 1) / schedule.warmup_steps)
     for group in optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group["share"]
     return rate
 
 

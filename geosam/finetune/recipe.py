@@ -69,6 +69,10 @@ class Schedule(_Recipe):
     steps: int = Field(default=1_000_000, gt=0)
     """Greatest number of steps, whatever the budget."""
     learning_rate: float = 1.0e-3
+    backbone_rate: float = Field(default=1.0, gt=0)
+    """The backbone's rate, as a share of the others': one that knows something already is not to be upset."""
+    frozen: int = Field(default=0, ge=0)
+    """So many parts of the backbone, from its stem on, do not learn; they are dear, and know edges and colours."""
     weight_decay: float = 0.05
     warmup_steps: int = 200
     clip: float = 1.0
@@ -87,6 +91,8 @@ class Recipe(_Recipe):
 
     schedule: Schedule = Schedule()
     model: dict[str, Any] = {}
+    published: str | None = None
+    """Package that holds published weights of the backbone to begin with; None: random ones."""
     data: tuple[DataSource, ...]
 
     @classmethod

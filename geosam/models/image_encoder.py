@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from geosam.models.efficientnet import SCALES, EfficientNetLite
 from geosam.models.resnet import ResNet18
 
 FINE_CHANNELS = 64
@@ -154,14 +155,18 @@ class ImageEncoder(nn.Module):
         self.lateral = None if stride16_last else nn.Conv2d(channels[3], embed_dim, 1, bias=False)
         self.way_down = WayDown((channels[0], channels[1]), embed_dim) if skips else None
 
+    def parts(self) -> list[nn.Module]:
+        """The backbone's stem and its four stages, in their order."""
+        net = self.backbone
+        if hasattr(net, "layer1"):  # timm's ResNet names its parts otherwise.
+            stem = nn.Sequential(net.conv1, net.bn1, net.act1, net.maxpool)
+            return [stem, net.layer1, net.layer2, net.layer3, net.layer4]
+        return [net.patch_embed if hasattr(net, "patch_embed") else net.stem, *net.stages]
+
     def stages(self, x: Tensor) -> list[Tensor]:
         """The outputs of the four stages, fine to coarse."""
-        net, found = self.backbone, []
-        if hasattr(net, "layer1"):  # timm's ResNet names its parts otherwise.
-            x = net.maxpool(net.act1(net.bn1(net.conv1(x))))
-            stages = [net.layer1, net.layer2, net.layer3, net.layer4]
-        else:
-            x, stages = (net.patch_embed if hasattr(net, "patch_embed") else net.stem)(x), net.stages
+        stem, *stages = self.parts()
+        x, found = stem(x), []
         for stage in stages:
             x = stage(x)
             found.append(x)
@@ -181,6 +186,8 @@ class ImageEncoder(nn.Module):
 
 
 def _backbone(name: str, widths: tuple[int, ...] | None) -> Any:
+    if name in SCALES:
+        return EfficientNetLite(name)
     if name == "resnet18":
         return ResNet18(widths)
     import timm  # Not above: with torchvision, which it imports, it takes longer than torch.

@@ -17,6 +17,7 @@ from geosam.errors import ModelError
 from geosam.models.asked import bodies_asked
 from geosam.models.checkpoint import check_fit, read_metadata, read_tensors, sha256_of
 from geosam.models.device import autocast, to_device
+from geosam.models.efficientnet import EfficientNetLite
 from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
 from geosam.models.protocol import DRY_LOGIT, best_of
@@ -60,7 +61,7 @@ class TinyModel:
     def __init__(self, network: TinySam, *, name: str, sha256: str, device: torch.device, dtype: torch.dtype) -> None:
         config = network.config
         network.eval().requires_grad_(False)
-        if not isinstance(network.image_encoder.backbone, ResNet18):
+        if not isinstance(network.image_encoder.backbone, (ResNet18, EfficientNetLite)):
             from timm.utils.model import reparameterize_model
 
             # Branches of RepViT's convolutions are summed into one; the outputs agree to rounding.

