@@ -79,10 +79,14 @@ class TinySam(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
-    def encode(self, images: Tensor) -> Features:
-        """Features of 8-bit RGB tiles, uint8 or float 0..255 (B, 3, H, W), H and W multiples of 32."""
+    def encode(self, images: Tensor, encoder: nn.Module | None = None) -> Features:
+        """Features of 8-bit RGB tiles, uint8 or float 0..255 (B, 3, H, W), H and W multiples of 32.
+
+        ``encoder`` stands in for the network's own, such as a faster copy of it.
+        """
         x = (images.float() - self.pixel_mean) / self.pixel_std
-        features: Features = self.image_encoder(x.contiguous(memory_format=torch.channels_last))
+        encoder = self.image_encoder if encoder is None else encoder
+        features: Features = encoder(x.contiguous(memory_format=torch.channels_last))
         return features
 
     def decode(

@@ -18,6 +18,7 @@ from geosam.models.asked import bodies_asked
 from geosam.models.checkpoint import check_fit, read_metadata, read_tensors, sha256_of
 from geosam.models.device import autocast, to_device
 from geosam.models.efficientnet import EfficientNetLite
+from geosam.models.folding import Folded
 from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
 from geosam.models.protocol import DRY_LOGIT, best_of
@@ -67,6 +68,7 @@ class TinyModel:
             # Branches of RepViT's convolutions are summed into one; the outputs agree to rounding.
             network.image_encoder.backbone = reparameterize_model(network.image_encoder.backbone)
         self.network = network.to(device).to(memory_format=torch.channels_last)
+        self._folded = Folded(self.network.image_encoder)
         self.name, self.sha256, self.device, self.dtype = name, sha256, device, dtype
         self.threshold = config.threshold
         self.magnify = config.magnify
@@ -98,7 +100,7 @@ class TinyModel:
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Features:
         """Encode tiles, uint8 (B, 3, tile_px, tile_px) as RGB; smaller ones by multiples of :attr:`step_px`."""
-        return self.encode(images)
+        return self._encode(images, self._folded())
 
     def _takes(self, side: int) -> bool:
         smaller = self.step_px is not None and 0 < side < self.tile_px and side % self.step_px == 0
@@ -106,13 +108,16 @@ class TinyModel:
 
     def encode(self, images: Tensor) -> Features:
         """As :meth:`embed`, with gradients where the weights want them."""
+        return self._encode(images, None)
+
+    def _encode(self, images: Tensor, encoder: torch.nn.Module | None) -> Features:
         if images.dtype != torch.uint8 or images.shape[1:2] != (3,) or not all(map(self._takes, images.shape[2:])):
             raise ValueError(f"tiles must be uint8 (B, 3, {self.tile_px}, {self.tile_px}), got {tuple(images.shape)}")
         seen = to_device(images, self.device)
         if self.magnify > 1:
             seen = F.interpolate(seen.float(), scale_factor=self.magnify, mode="bilinear", align_corners=False)
         with autocast(self.device, self.dtype):
-            features: Features = self.network.encode(seen)
+            features: Features = self.network.encode(seen, encoder)
         return features
 
     @torch.inference_mode()
