@@ -113,6 +113,11 @@ class ModelOptions(_Options):
     """Compile a SAM's encoder: minutes at the start of a run, for faster tiles after that."""
     magnify: Literal[1, 2, 4] | None = None
     """How many times river-tiny enlarges a tile before it looks at it; None: as it was found best."""
+    text: str | None = None
+    """Words for what is wanted in place of water, such as river, for a model that understands them: SAM 3. Nothing
+    else is asked then."""
+    text_score: float = Field(default=0.5, ge=0, le=1)
+    """With ``text``: instances that the model is less sure of are passed over."""
     views: int = Field(default=1, ge=1, le=8)
     """Turned and mirrored views of each tile whose answers are averaged; every one costs as much as the first."""
 
@@ -256,7 +261,7 @@ class SelectOptions(_Options):
     boxes: str | None = None
     """Vector file of polygons, whose bounds along the pixel grid are boxes."""
     text: str | None = None
-    """Words for what is wanted, such as river; CLIP is asked."""
+    """Words for what is wanted, such as river; CLIP is asked, or ``model``."""
     index: str | None = None
     """An index of which the segments have the mean, such as ndwi."""
     above: float | None = None
@@ -265,6 +270,8 @@ class SelectOptions(_Options):
     """Vector file of lines, points or polygons."""
     clip: str = "openai/clip-vit-base-patch32"
     """Hub id or folder of the CLIP that ``text`` is asked of."""
+    model: str | None = None
+    """A model that understands words, SAM 3, to be told ``text`` in place of CLIP: name, hub id or folder."""
 
     @property
     def way(self) -> str:

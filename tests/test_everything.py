@@ -25,6 +25,7 @@ from geosam.models.clicks import _asked_by, clicks_of
 from geosam.models.points import PointDecoder
 from geosam.options import EverythingOptions, ModelOptions, SegmentOptions, VectorOptions
 from geosam.segments import everything
+from geosam.segments.cells import extent
 from geosam.segments.generate import Generator
 from geosam.segments.grid import grid, views
 from geosam.segments.joining import Joiner, Piece, is_whole
@@ -352,6 +353,17 @@ def sam(tiny_sam_folder):
 
 
 @pytest.fixture(scope="module")
+def uneven(tiny_sam_folder):
+    """A SAM of whose weights none is zero or one throughout, as it is saved: what is left out shows."""
+    model = load_model(ModelOptions(name=str(tiny_sam_folder), dtype="float32", device="cpu"))
+    generator = torch.Generator().manual_seed(1)
+    for name, weight in model.model.named_parameters():
+        if name.endswith("bias") or "layer_norm" in name:
+            weight.normal_(float(weight.mean()), 0.3 if name.endswith("bias") else 0.2, generator=generator)
+    return model
+
+
+@pytest.fixture(scope="module")
 def tile():
     rng = np.random.default_rng(1)
     smooth = ndimage.gaussian_filter(rng.normal(size=(3, 64, 64)), (0, 5, 5))
@@ -395,8 +407,9 @@ def test_masks_are_those_of_transformers_own_generator(sam, tile, nms_iou):
     assert nms_iou < 1 or len({mask.tobytes() for mask in masks}) > 10
 
 
-def test_the_decoder_of_many_points_gives_what_transformers_decoder_gives(sam, tile):
+def test_the_decoder_of_many_points_gives_what_transformers_decoder_gives(uneven, tile):
     """Masks of each point by itself, in float32 to rounding, in any number at once, and only those that pass."""
+    sam = uneven
     embeddings, points = sam.embed(torch.from_numpy(tile)[None]), grid(64, 5)
     ours = clicks_of(sam)
     assert isinstance(ours, PointDecoder)
@@ -415,6 +428,45 @@ def test_the_decoder_of_many_points_gives_what_transformers_decoder_gives(sam, t
     assert 0 < len(scores) < expected.numel()
     other = sam.embed(torch.from_numpy(tile[:, ::-1].copy())[None])
     assert not torch.allclose(ours(other, points, 0.0)[0], logits, atol=1e-2)
+
+
+@pytest.mark.parametrize(("together", "tokens"), [(0, 0), (4, 4), (1, 8)])
+def test_points_and_rows_worked_on_at_once_do_not_matter(together, tokens, uneven, tile, monkeypatch):
+    """As on other devices, and on tiles that are larger than a cache."""
+    sam = uneven
+    embeddings, points = sam.embed(torch.from_numpy(tile)[None]), grid(64, 3)
+    monkeypatch.setattr("geosam.models.points.TOGETHER", {"cpu": together})
+    monkeypatch.setattr("geosam.models.points.TOKENS", {"cpu": tokens})
+    logits, predicted = PointDecoder(sam)(embeddings, points, 0.0)
+    wanted, expected = _asked_by(sam)(embeddings, points)
+    assert torch.allclose(logits, wanted.flatten(0, 1), atol=1e-4)
+    assert torch.allclose(predicted, expected.flatten(), atol=1e-5)
+    best = expected.amax(dim=1).sort().values  # Some points have no mask that passes.
+    middle = 2 + int(best.diff()[2:-2].argmax())
+    least = float(best[middle : middle + 2].mean().clamp(min=1e-3))
+    some, _ = PointDecoder(sam)(embeddings, points, least)
+    assert 0 < len(some) < len(wanted.flatten(0, 1))
+    assert torch.allclose(some, wanted[expected > least], atol=1e-4)
+
+
+@given(st.integers(0, 10_000), st.sampled_from([2, 4]), st.integers(1, 9), st.integers(1, 9), st.booleans())
+@settings(max_examples=60, deadline=None)
+def test_areas_and_boxes_are_those_of_the_enlarged_mask(seed, times, height, width, inner):
+    """At the picture's edges, and of a window whose rim is nowhere above the lower level."""
+    rng = np.random.default_rng(seed)
+    low = (rng.normal(size=(height, width)) * rng.choice([0.3, 1, 4])).astype(np.float32)
+    low = np.pad(low, 2, constant_values=-9.0) if inner else low
+    full = torch.nn.functional.interpolate(torch.from_numpy(low)[None, None], scale_factor=times, mode="bilinear")[0, 0]
+    found = extent(low, (3, 5), times, 0.5)
+    near = int((full.abs() - 0.5).abs().lt(1e-5).sum())  # Rounding decides of those.
+    assert abs(found.inner - int((full > 0.5).sum())) <= near
+    assert abs(found.outer - int((full > -0.5).sum())) <= near
+    rows, cols = np.nonzero((full > 0).numpy())
+    if not len(rows):
+        assert found.box is None
+        return
+    ends = np.array([cols.min() + 5 * times, rows.min() + 3 * times, cols.max() + 5 * times, rows.max() + 3 * times])
+    assert found.box == tuple(ends)
 
 
 def test_bfloat16_gives_nearly_the_same_masks(tiny_sam_folder, tile):
@@ -481,6 +533,64 @@ def test_a_run_that_fails_everywhere_leaves_nothing(things_tif, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@dataclass
+class Watched(Oracle):
+    """An oracle that counts what it looks at, and is broken off at a look."""
+
+    looks: int = 0
+    last: int = 1_000
+
+    def embed(self, images):
+        if self.looks == self.last:
+            raise KeyboardInterrupt
+        self.looks += 1
+        return images
+
+
+@pytest.mark.parametrize("last", [1, 5, 8])
+def test_a_run_that_was_broken_off_goes_on_to_the_same_bytes(last, things_tif, tmp_path):
+    whole, out = tmp_path / "whole.gpkg", tmp_path / "s.gpkg"
+    every, rest = Watched(64), Watched(64)
+    everything(things_tif, whole, model=every, options=NATIVE, points_per_side=16)
+    with pytest.raises(KeyboardInterrupt):
+        everything(things_tif, out, model=Watched(64, last=last), options=NATIVE, points_per_side=16)
+    assert not out.exists()
+    done = everything(things_tif, out, model=rest, options=NATIVE, points_per_side=16, resume=True)
+    assert rest.looks == every.looks - last > 0
+    assert done.report["tiles"]["run"] == every.looks
+    assert out.read_bytes() == whole.read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["s.gpkg", "whole.gpkg"]
+
+
+def test_tiles_of_another_run_are_not_taken_and_a_new_start_throws_them_away(things_tif, tmp_path):
+    out, model = tmp_path / "s.gpkg", Watched(64)
+    with pytest.raises(KeyboardInterrupt):
+        everything(things_tif, out, model=Watched(64, last=5), options=NATIVE, points_per_side=16)
+    with pytest.raises(OutputError, match=r"begun with another set of limits.*leave out --resume"):
+        everything(things_tif, out, model=model, options=NATIVE, points_per_side=8, resume=True)
+    everything(things_tif, out, model=model, options=NATIVE, points_per_side=8)
+    assert model.looks > 8
+    assert [path.name for path in tmp_path.iterdir()] == ["s.gpkg"]
+
+
+def test_a_tile_that_failed_is_tried_again(things_tif, tmp_path):
+    out, good, bad = tmp_path / "s.gpkg", Watched(64), Watched(64, last=7)
+    tries = []
+
+    def clicks(embeddings, points):
+        tries.append(1)
+        return 1 / 0 if len(tries) == 3 else good.clicks(embeddings, points)
+
+    bad.clicks = clicks
+    with pytest.raises(KeyboardInterrupt):
+        everything(things_tif, out, model=bad, options=NATIVE, points_per_side=16, points_per_batch=999)
+    done = everything(
+        things_tif, out, model=good, options=NATIVE, points_per_side=16, points_per_batch=999, resume=True
+    )
+    assert done.report["tiles"]["failed"] == 0
+    assert good.looks == done.report["tiles"]["run"] - 6
+
+
 def test_nothing_found_is_an_empty_layer_and_exit_0(things_tif, tiny_weights, tmp_path, capsys):
     out = tmp_path / "s.gpkg"
     args = ("everything", things_tif, "--out", out, "--model", tiny_weights, "--points-per-side", 2)
@@ -490,3 +600,4 @@ def test_nothing_found_is_an_empty_layer_and_exit_0(things_tif, tiny_weights, tm
     assert json.loads((tmp_path / "r.json").read_text())["segments"] == 0
     assert run(*args) == 2
     assert "--overwrite" in capsys.readouterr().err
+    assert run(*args, "--overwrite", "--resume", "--predicted-iou", 1) == 0

@@ -7,6 +7,7 @@ from typing import Any
 import click
 
 from geosam.cli import shared
+from geosam.errors import RunError
 
 
 @click.command(name="everything", short_help="Every thing in a scene as a segment, to select from.")
@@ -47,8 +48,9 @@ from geosam.cli import shared
     "--overlap", key="tiles.overlap_px", type=int, metavar="PX", help="Overlap of neighbouring tiles in pixels."
 )
 @shared.config_option
+@click.option("--resume", is_flag=True, help="Go on from the tiles that a killed run with the same --out had finished.")
 @shared.overwrite_option
-def command(scene: str, out: str, report: str | None, overwrite: bool, **given: Any) -> int:
+def command(scene: str, out: str, report: str | None, resume: bool, overwrite: bool, **given: Any) -> int:
     """Find every thing in INPUT, whatever it is: a grid of points asks the model about each tile.
 
     Segments have scores, areas, mean colours and a mean index; those of neighbouring tiles that are one thing are
@@ -64,8 +66,12 @@ def command(scene: str, out: str, report: str | None, overwrite: bool, **given: 
 
     options = shared.segment_options()
     given = {name: value for name, value in given.items() if value is not None}
-    with shared.stage_progress() as progress:
-        done = everything(scene, out, options=options, report=report, overwrite=overwrite, progress=progress, **given)
+    more: dict[str, Any] = {"report": report, "overwrite": overwrite, "resume": resume}
+    try:
+        with shared.stage_progress() as progress:
+            done = everything(scene, out, options=options, progress=progress, **more, **given)
+    except KeyboardInterrupt:
+        raise RunError("stopped by the user. Run again with --resume to go on.") from None
     for warning in done.report["warnings"]:
         click.echo(f"geosam: {' '.join(warning.split())}", err=True)
     tiles = done.report["tiles"]

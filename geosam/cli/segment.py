@@ -34,8 +34,8 @@ from geosam.options import SegmentOptions
 @shared.style_option
 @click.option(
     "--text", metavar="WORDS",
-    help="Take what CLIP finds to be like these words, such as river, of all segments that --model finds. For a first "
-    "look, not for serious pipelines; slow, and known to be wrong often.",
+    help="Take what these words, such as river, mean to --model sam3; with another model, what CLIP finds to be like "
+    "them of all segments that it finds. For a first look, not for serious pipelines; known to be wrong often.",
 )  # fmt: skip
 @click.option("--clip", metavar="NAME", help="CLIP for --text: a hub id or a folder.  [openai/clip-vit-base-patch32]")
 @click.option("--asset", metavar="NAME", help="Asset of STAC items that is the image.  [default: see below]")
@@ -109,6 +109,11 @@ def command(
 
     options = shared.segment_options()
     if text is not None:
+        from geosam.segments.words import asks_by_words, told
+
+        asked = asks_by_words(options, clip)
+        options = told(options, text) if asked else options
+    if text is not None and not asked:
         others = {"probability": probability, "mask": mask, "products": products, "report": report, "asset": asset}
         ways = {"stac": stac, "dask": dask, "workers": workers, "resume": resume}
         given = [f"--{name}" for name, value in (*others.items(), *ways.items()) if value]

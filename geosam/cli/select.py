@@ -32,6 +32,10 @@ from geosam.cli import shared
     "pipelines.",
 )  # fmt: skip
 @click.option("--clip", metavar="NAME", help="CLIP for --text: a hub id or a folder.  [openai/clip-vit-base-patch32]")
+@click.option(
+    "--model", metavar="NAME",
+    help="Tell the words of --text to this model, in place of CLIP: sam3, or the folder of one. It looks at the scene.",
+)  # fmt: skip
 @click.option("--scene", metavar="INPUT", help="The scene, for --text.  [default: where it was]")
 @click.option("--min-area", "min_area_m2", type=float, metavar="M2", help="Drop water bodies smaller than this.")
 @click.option("--max-hole", "max_hole_m2", type=float, metavar="M2", help="Fill islands smaller than this.")
@@ -40,7 +44,7 @@ def command(segments: str, out: str, scene: str | None, overwrite: bool, **given
     """Take some of the segments that geosam everything found as rivers, in one of six ways.
 
     Segments that lie one over another become one water body. Attributes are those of geosam segment. No model
-    runs but CLIP, so that it takes seconds. Segments of a scene that has changed since are refused.
+    runs but that of --text, so that it takes seconds. Segments of a scene that has changed since are refused.
 
     \b
       geosam select segments.gpkg --points clicks.gpkg --out rivers.geojson

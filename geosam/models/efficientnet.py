@@ -68,8 +68,8 @@ class Block(nn.Module):
         """From float (B, before, H, W) to (B, width, H/stride, W/stride)."""
         y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
         y = F.relu6(self.depthwise(y), inplace=True)
-        y = self.project(y)
-        return y + x if self.adds else y
+        narrow: Tensor = self.project(y)
+        return narrow + x if self.adds else narrow
 
 
 class EfficientNetLite(nn.Module):

@@ -45,6 +45,10 @@ FAMILIES: dict[str, Family] = {
 """By the name that the registry gives them."""
 
 
+WORDS = Family("SAM 3", ("sam3", "sam3_video"), "concepts:ConceptModel", "Sam3Config", "Sam3Model", "5.0")
+"""SAM 3 as words ask it: the detector, which its video checkpoint holds besides the tracker."""
+
+
 def family_of(model_type: object) -> str | None:
     """The family whose checkpoints have this model type, or None."""
     return next((name for name, family in FAMILIES.items() if model_type in family.model_types), None)

@@ -10,7 +10,8 @@ from geosam.errors import ModelError
 from geosam.models.registry import MODELS, hub_cache, unknown
 
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-_FACTS = ["config.json", "preprocessor_config.json", "processor_config.json", "geosam.json"]
+_TOKENIZER = ["tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.json", "merges.txt"]
+_FACTS = ["config.json", "preprocessor_config.json", "processor_config.json", "geosam.json", *_TOKENIZER]
 _SAFE_FILES = [*_FACTS, "*.safetensors", "*.safetensors.index.json"]
 _TORCH_FILES = [*_FACTS, "pytorch_model*.bin", "pytorch_model.bin.index.json"]
 _WEIGHTS = (("model", ".safetensors"), ("pytorch_model", ".bin"), ("tuned", ".safetensors"))
@@ -37,13 +38,13 @@ def pull(name: str) -> Path | None:
     if spec is None and not is_hub_id(name):
         raise unknown(name)
     if spec is None or spec.on_hub:
-        return from_hub(name)
+        return from_hub(name, words=spec is not None and "text" in spec.understands)
     if spec.family == "mobile-sam":
         raise not_fetched(name)
     return None
 
 
-def from_hub(name: str) -> Path:
+def from_hub(name: str, words: bool = False) -> Path:
     """The folder in the cache that holds a model, downloaded if it is not there yet.
 
     A model that is in the cache is used without a word to the network, so that a run offline
@@ -51,6 +52,7 @@ def from_hub(name: str) -> Path:
 
     Args:
         name: A registered name of a hub model, or a hub id.
+        words: What the cache holds has to have a tokenizer too.
 
     Raises:
         ModelError: The hub cannot be reached or has no such model; says where the cache is.
@@ -59,9 +61,15 @@ def from_hub(name: str) -> Path:
     for cached_only in (True, False):
         for patterns in (_SAFE_FILES, _TORCH_FILES):
             folder = _snapshot(name, hub_id, patterns, cached_only)
-            if folder is not None and is_complete(folder):
+            if folder is not None and is_complete(folder) and (has_tokenizer(folder) or not words):
                 return folder
-    raise ModelError(f"the hub's {hub_id} has no config.json and model.safetensors. Give the id of a model that has.")
+    what = "config.json, model.safetensors and tokenizer.json" if words else "config.json and model.safetensors"
+    raise ModelError(f"the hub's {hub_id} has no {what}. Give the id of a model that has.")
+
+
+def has_tokenizer(folder: Path) -> bool:
+    """Whether a folder holds a tokenizer; one that was fetched for points alone does not."""
+    return any((folder / name).is_file() for name in ("tokenizer.json", "vocab.json"))
 
 
 def not_fetched(name: str) -> ModelError:

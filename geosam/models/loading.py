@@ -22,10 +22,10 @@ from geosam.models.checkpoint import (
     some,
 )
 from geosam.models.device import choose_device, choose_dtype
-from geosam.models.families import family_of, model_types
+from geosam.models.families import WORDS, family_of, model_types
 from geosam.models.hub import from_hub, is_hub_id, not_fetched
 from geosam.models.protocol import PromptableModel
-from geosam.models.registry import MODELS, WEIGHTS, unknown
+from geosam.models.registry import MODELS, WEIGHTS, that_understand, unknown
 from geosam.options import ModelOptions
 
 
@@ -41,12 +41,48 @@ def load_model(options: ModelOptions | None = None) -> PromptableModel:
     """
     options = ModelOptions() if options is None else options
     device = choose_device(options.device)
+    if options.text is not None:
+        return _asked_by_words(options, options.text, device)
     model = _load(options.name, device, choose_dtype(options.dtype, device))
     if options.compile:
         _compile(model)
     if options.magnify is not None:
         _magnify(model, options.magnify)
     return model
+
+
+def understands_words(name: str) -> bool:
+    """Whether a model is asked by words itself; reads no weights, but fetches those of a hub id that are not here.
+
+    Args:
+        name: A name of the registry, a folder, a weights file, or a hub id.
+
+    Raises:
+        ModelError: A hub id cannot be fetched, or a folder's configuration cannot be read.
+    """
+    if name in MODELS:
+        return "text" in MODELS[name].understands
+    path = Path(name).expanduser()
+    if not path.exists() and is_hub_id(name):
+        path = from_hub(name)
+    config = path / "config.json"
+    return config.is_file() and read_json(config).get("model_type") in WORDS.model_types
+
+
+def _asked_by_words(options: ModelOptions, text: str, device: torch.device) -> PromptableModel:
+    name = options.name
+    if not understands_words(name):
+        raise ModelError(
+            f"{name} does not understand words; {that_understand('text')} does. Choose that, or have CLIP choose among "
+            "all segments: geosam everything, then geosam select --text."
+        )
+    from geosam.models.pretrained import load_concepts
+
+    path = Path(name).expanduser()
+    folder = path if path.exists() and name not in MODELS else from_hub(name, words=True)
+    shown = path.resolve().name if folder == path else name
+    dtype = choose_dtype(options.dtype, device)
+    return load_concepts(folder, text, options.text_score, name=shown, device=device, dtype=dtype)
 
 
 def _magnify(model: Any, times: int) -> None:
@@ -108,6 +144,11 @@ def _from_folder(path: Path, name: str, device: torch.device, dtype: torch.dtype
         from geosam.models.tiny import load_tiny
 
         return load_tiny(path / f"model{SAFE}", name=name, device=device, dtype=dtype)
+    if kind in WORDS.model_types:
+        raise ModelError(
+            f"{path} is a SAM 3 without its tracker, which is asked by words alone. Say what is wanted with --text, "
+            "or give a checkpoint that holds the tracker too (model_type sam3_video)."
+        )
     raise ModelError(f"{config} has model_type {kind!r}; geosam runs {', '.join(model_types())} and geosam-tiny.")
 
 
@@ -133,7 +174,7 @@ def _on_its_base(folder: Path, name: str, device: torch.device, dtype: torch.dty
     model.threshold = float(notes.get("threshold", model.threshold))  # type: ignore[arg-type]
     model.understands = frozenset(map(str, notes.get("understands", model.understands)))  # type: ignore[call-overload]
     if hasattr(model, "plain"):
-        model.plain, model.chooses = bool(notes.get("plain", False)), False
+        model.plain, model.chooses = bool(notes.get("plain", False)), bool(notes.get("chooses", False))
     tuned: PromptableModel = model
     return tuned
 

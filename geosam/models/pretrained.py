@@ -7,7 +7,7 @@ import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import transformers
@@ -15,8 +15,11 @@ from transformers.utils import logging as _hf_logging
 
 from geosam.errors import ModelError
 from geosam.models.checkpoint import misfit, read_json, read_tensors, sha256_of, weight_files
-from geosam.models.families import FAMILIES, Family
+from geosam.models.families import FAMILIES, WORDS, Family
 from geosam.models.segment_anything import SegmentAnything
+
+if TYPE_CHECKING:
+    from geosam.models.concepts import ConceptModel
 
 hf_logging: Any = _hf_logging
 
@@ -40,6 +43,40 @@ def load_pretrained(
             is too old for the family.
     """
     family = FAMILIES[family_name]
+    model, sha256 = _network(folder, family)
+    extra = {**_extra(folder / "geosam.json"), **_normalisation(folder)}
+    module, _, adapter_name = family.adapter.partition(":")
+    adapter: type[SegmentAnything] = getattr(importlib.import_module(f"geosam.models.{module}"), adapter_name)
+    return adapter(model, name=name, sha256=sha256, device=device, dtype=dtype, **extra)
+
+
+def load_concepts(
+    folder: Path, text: str, least: float, *, name: str, device: torch.device, dtype: torch.dtype
+) -> ConceptModel:
+    """A SAM 3 that finds what words mean.
+
+    Args:
+        folder: Holds ``config.json``, weights and a tokenizer.
+        text: What is wanted.
+        least: Instances of a lower score are passed over.
+        name: As the user named it.
+        device: Where to run.
+        dtype: Precision of its arithmetic.
+
+    Raises:
+        ModelError: As of :func:`load_pretrained`; or the tokenizer is missing.
+        OptionsError: No words, or too many.
+    """
+    from geosam.models.concepts import ConceptModel, tokens_of
+
+    model, sha256 = _network(folder, WORDS)
+    words = tokens_of(folder, text, int(model.config.text_config.max_position_embeddings))
+    facts: dict[str, Any] = {"name": name, "sha256": sha256, "device": device, "dtype": dtype, "least": least}
+    return ConceptModel(model, words, **{**facts, **_normalisation(folder)})
+
+
+def _network(folder: Path, family: Family) -> tuple[Any, str]:
+    """A family's network with a folder's weights, and their SHA-256 in hex."""
     network, configuration = _classes(family)
     files = weight_files(folder)
     config = _config(folder / "config.json", configuration, family)
@@ -47,10 +84,7 @@ def load_pretrained(
     model, report = _build(network, config, tensors, folder / "config.json", family)
     misshapen = [f"{key} {tuple(got)} instead of {tuple(want)}" for key, got, want in report["mismatched_keys"]]
     misfit(str(folder), report["missing_keys"], report["unexpected_keys"], misshapen)
-    extra = {**_extra(folder / "geosam.json"), **_normalisation(folder)}
-    module, _, adapter_name = family.adapter.partition(":")
-    adapter: type[SegmentAnything] = getattr(importlib.import_module(f"geosam.models.{module}"), adapter_name)
-    return adapter(model, name=name, sha256=sha256_of(files), device=device, dtype=dtype, **extra)
+    return model, sha256_of(files)
 
 
 def _classes(family: Family) -> tuple[Any, Any]:

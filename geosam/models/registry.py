@@ -93,8 +93,8 @@ MODELS: dict[str, ModelSpec] = {
                   "SAM 2.1, the largest"),
         ModelSpec("edgetam", "edgetam", "yonigozlan/EdgeTAM-hf", _OPEN, 1024, 9_120_641, None, _STOCK,
                   "EdgeTAM: SAM 2 for small devices"),
-        ModelSpec("sam3", "sam3", "facebook/sam3", "SAM License", 1008, 458_260_369, 3440, _STOCK,
-                  "SAM 3 by points and boxes; gated: ask for access on its hub page", gated=True),
+        ModelSpec("sam3", "sam3", "facebook/sam3", "SAM License", 1008, 458_260_369, 3440, (*_STOCK, "text"),
+                  "SAM 3 by points, boxes or words; gated: ask for access on its hub page", gated=True),
         ModelSpec("mobile-sam", "mobile-sam", "mobile_sam.pt", _OPEN, 1024, 9_808_452, 41, _STOCK,
                   "give the path of its published file mobile_sam.pt"),
     )

@@ -20,6 +20,7 @@ from geosam.vector.write import _faults, _whole_or_not
 LAYER = "segments"
 _SCENE, _RUN = "geosam_scene", "geosam_run"
 """Keys of the layer's metadata: the scene's identity, and what was run on it, both JSON."""
+_DATE = "OGR_CURRENT_DATE"
 
 
 def check_segments(path: str | Path, overwrite: bool = False) -> Path:
@@ -50,10 +51,11 @@ class Writer:
             return
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="'crs' was not provided")
-            pyogrio.write_dataframe(
-                table, self.path, driver="GPKG", layer=LAYER, geometry_type="MultiPolygon", append=not first,
-                layer_metadata=dict(self.notes) if first else None,
-            )  # fmt: skip
+            with _undated():
+                pyogrio.write_dataframe(
+                    table, self.path, driver="GPKG", layer=LAYER, geometry_type="MultiPolygon", append=not first,
+                    layer_metadata=dict(self.notes) if first else None,
+                )  # fmt: skip
         self.rows += len(table)
 
     def check(self) -> None:
@@ -65,6 +67,17 @@ class Writer:
         found = pyogrio.read_info(self.path, layer=LAYER, force_feature_count=True)["features"]
         if found != self.rows:
             raise OutputError(f"{self.path.name}: {found} of {self.rows} rows arrived. Is the disk full?")
+
+
+@contextmanager
+def _undated() -> Iterator[None]:
+    """Have GDAL write the same bytes whenever it is: a GeoPackage says when it was last changed."""
+    before = pyogrio.get_gdal_config_option(_DATE)
+    pyogrio.set_gdal_config_options({_DATE: "2000-01-01T00:00:00.000Z"})
+    try:
+        yield
+    finally:
+        pyogrio.set_gdal_config_options({_DATE: before})
 
 
 @contextmanager

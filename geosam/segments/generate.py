@@ -28,6 +28,7 @@ from geosam.tiling import Tile, TilePlan
 
 if TYPE_CHECKING:
     from geosam.scene import Scene
+    from geosam.segments.keeping import Kept
 
 POINTS = {"cpu": 8}
 ELSEWHERE = 128
@@ -116,6 +117,7 @@ def segments_of(
     options: SegmentOptions,
     counts: TileCounts,
     progress: Told | None = None,
+    kept: Kept | None = None,
 ) -> Iterator[list[Segment]]:
     """The segments of a scene, joined across tiles, as soon as no tile that is still to come can change them.
 
@@ -126,6 +128,7 @@ def segments_of(
         options: ``model.batch_size`` and the like are not heeded; the scene's are those it was opened with.
         counts: Is counted up.
         progress: Told tiles done and tiles in all.
+        kept: Tiles that a run which was broken off had finished, and where those of this one go; None: nowhere.
 
     Yields:
         A list after each tile row.
@@ -134,8 +137,9 @@ def segments_of(
     reader = Reader(scene, NoCoarse(), frozenset({"none"}), options, lambda *_: no_prompts(), step_px)
     joiner = Joiner(scene.shape, generator.options.join_iou)
     with ThreadPoolExecutor(1, thread_name_prefix="geosam-read") as pool:
-        for row in plan.rows():
-            yield list(joiner.row(_row(pool, reader, generator, row, counts, progress)))
+        for number, row in enumerate(plan.rows()):
+            first = number * len(plan.lefts)
+            yield list(joiner.row(_row(pool, reader, generator, row, first, counts, progress, kept)))
     yield list(joiner.finish())
 
 
@@ -144,36 +148,59 @@ def _row(
     reader: Reader,
     generator: Generator,
     tiles: tuple[Tile, ...],
+    first: int,
     counts: TileCounts,
     progress: Told | None,
+    kept: Kept | None,
 ) -> Iterator[tuple[Box, list[Piece]]]:
     """The pieces of a row of tiles, the next one being read meanwhile."""
-    coming: Future[Ready] = pool.submit(reader.read, tiles[0])
+
+    def begin(number: int) -> Future[Ready] | None:
+        done = kept is not None and kept.has(first + number)
+        return None if done or number == len(tiles) else pool.submit(reader.read, tiles[number])
+
+    coming = begin(0)
     for number, tile in enumerate(tiles):
-        ready, coming = coming, coming
-        if number + 1 < len(tiles):
-            coming = pool.submit(reader.read, tiles[number + 1])
-        yield _box(tile, reader.scene), _pieces(tile, ready, reader.scene, generator, counts)
+        ready, coming = coming, begin(number + 1)
+        yield _box(tile, reader.scene), _pieces(tile, first + number, ready, reader.scene, generator, counts, kept)
         if progress is not None:
             progress(counts.run + counts.nodata + counts.failed, counts.total)
 
 
-def _pieces(tile: Tile, coming: Future[Ready], scene: Scene, generator: Generator, counts: TileCounts) -> list[Piece]:
-    """Masks of a tile in the scene's pixels; of a tile that fails none."""
-    try:
-        ready = coming.result()
-        if ready.image is None:
-            counts.nodata += 1
+def _pieces(
+    tile: Tile,
+    number: int,
+    coming: Future[Ready] | None,
+    scene: Scene,
+    generator: Generator,
+    counts: TileCounts,
+    kept: Kept | None,
+) -> list[Piece]:
+    """Masks of a tile in the scene's pixels; of a tile that fails none, and a run that goes on tries it again."""
+    if coming is None:
+        assert kept is not None
+        pieces = kept.pieces(number, _box(tile, scene))
+    else:
+        try:
+            pieces = _found(tile, coming.result(), scene, generator)
+        except Exception as error:  # One bad tile must not end an hours-long run; Ctrl-C is no Exception.
+            counts.failed += 1
+            counts.first_failure = counts.first_failure or _line(tile, error)
             return []
-        valid = ready.valid[: ready.image.shape[1], : ready.image.shape[2]]
-        found = generator.tile(ready.image, None if valid.all() else valid)
-    except Exception as error:  # One bad tile must not end an hours-long run; Ctrl-C is no Exception.
-        counts.failed += 1
-        counts.first_failure = counts.first_failure or _line(tile, error)
-        return []
-    counts.run += 1
+        if kept is not None:
+            kept.keep(number, pieces)
+    counts.nodata += pieces is None
+    counts.run += pieces is not None
+    return pieces or []
+
+
+def _found(tile: Tile, ready: Ready, scene: Scene, generator: Generator) -> list[Piece] | None:
+    """Masks of a tile in the scene's pixels; None of one without data."""
+    if ready.image is None:
+        return None
+    valid = ready.valid[: ready.image.shape[1], : ready.image.shape[2]]
     box = _box(tile, scene)
-    return [_placed(one, box, scene) for one in found]
+    return [_placed(one, box, scene) for one in generator.tile(ready.image, None if valid.all() else valid)]
 
 
 def _line(tile: Tile, error: Exception) -> str:

@@ -27,6 +27,7 @@ from geosam.segments.files import Writer, check_segments, writing
 from geosam.segments.generate import Generator, TileCounts, run_notes, segments_of
 from geosam.segments.identity import Identity
 from geosam.segments.joining import Segment
+from geosam.segments.keeping import Kept, keeping
 from geosam.segments.outlines import outlines
 from geosam.tiling import TilePlan, plan_tiles
 from geosam.vector import check_path
@@ -62,6 +63,7 @@ def everything(
     options: SegmentOptions | None = None,
     report: str | Path | None = None,
     overwrite: bool = False,
+    resume: bool = False,
     progress: Progress | None = None,
     **given: Any,
 ) -> Everything:
@@ -82,6 +84,7 @@ def everything(
         options: How the scene is read and cut, and how the model runs.
         report: JSON report of the run.
         overwrite: Replace outputs that exist.
+        resume: Go on from the tiles that a killed run with the same ``out`` finished; the result has the same bytes.
         progress: Told the stage, the work done and the work in all.
         **given: Fields of :class:`~geosam.options.EverythingOptions`, such as ``points_per_side`` and ``crops``.
 
@@ -105,8 +108,9 @@ def everything(
     plan = plan_tiles(working.shape, generator.model.tile_px, options.tiles.overlap_px)
     counts = TileCounts(len(plan))
     identity, notes = Identity.of(working), run_notes(generator, plan)
-    with writing(path, identity, notes) as writer, bounded_cache(cache_bytes(working.decoder.header)):
-        _write(writer, working, generator, plan, options, counts, progress)
+    work = keeping(path, working, generator, plan, options, resume)
+    with work as kept, writing(path, identity, notes) as writer, bounded_cache(cache_bytes(working.decoder.header)):
+        _write(writer, working, generator, plan, options, counts, progress, kept)
         if counts.failed and not counts.run:
             raise RunError(f"{working.source}: all {counts.failed} tiles failed. First: {counts.first_failure}")
     facts = _report(working, generator, plan, counts, writer.rows, time.perf_counter() - begun)
@@ -130,13 +134,14 @@ def _write(
     options: SegmentOptions,
     counts: TileCounts,
     progress: Progress | None,
+    kept: Kept,
 ) -> None:
     """Segments to the file, as they come."""
     least = generator.options.min_area_m2
     least = SPECK_PX * scene.pixel_area_m2 if least is None else least
     ground = ground_of(scene.geobox, scene.has_crs)
     tell = (lambda done, total: progress("everything", done, total)) if progress else None
-    found = segments_of(scene, generator, plan, options, counts, tell)
+    found = segments_of(scene, generator, plan, options, counts, tell, kept)
     with crew() as hands:
         writer.add(_table([], scene, ground, hands, generator.model.name, 1))
         for some in _batches(found):

@@ -10,7 +10,7 @@ settings are the same.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 from torchvision.ops import nms
 
 from geosam.options import EverythingOptions
+from geosam.segments.cells import Extent, extent
 from geosam.segments.grid import View
 from geosam.segments.runs import Bools, Runs
 
@@ -96,21 +97,27 @@ def _windows(inside: Tensor) -> Iterator[tuple[int, int, int, int] | None]:
 
 def _measured(candidate: Candidate, options: EverythingOptions) -> Candidate | None:
     """The candidate with its stability and box at full resolution; None if it does not pass."""
-    full, (row, col) = enlarged(candidate)
-    offset = options.stability_offset
-    outer = int((full > -offset).sum())
-    stability = int((full > offset).sum()) / outer if outer else 0.0
-    if options.stability and not stability > options.stability:
+    found = _extent(candidate, options.stability_offset)
+    stability = found.inner / found.outer if found.outer else 0.0
+    if found.box is None or (options.stability and not stability > options.stability):
         return None
+    left, top, right, bottom = found.box
+    x, y = candidate.view.left, candidate.view.top
+    return replace(candidate, box=(x + left, y + top, x + right, y + bottom), stability=stability)
+
+
+def _extent(candidate: Candidate, level: float) -> Extent:
+    """What the mask covers of its view."""
+    height, width, *seen = candidate.grid
+    times = seen[0] // height
+    view = [candidate.view.height, candidate.view.width]
+    if times % 2 == 0 and view == seen == [times * height, times * width]:
+        return extent(candidate.low.numpy(), candidate.place, times, level)
+    full, (row, col) = enlarged(candidate)
     inside = full > 0
     rows, cols = (torch.nonzero(inside.any(dim=axis))[:, 0] for axis in (1, 0))
-    if not len(rows):
-        return None
-    top, left = candidate.view.top + row, candidate.view.left + col
-    box = (left + int(cols[0]), top + int(rows[0]), left + int(cols[-1]), top + int(rows[-1]))
-    return Candidate(
-        candidate.low, candidate.place, candidate.view, candidate.grid, box, candidate.predicted_iou, stability
-    )
+    box = (col + int(cols[0]), row + int(rows[0]), col + int(cols[-1]), row + int(rows[-1])) if len(rows) else None
+    return Extent(int((full > level).sum()), int((full > -level).sum()), box)
 
 
 def _cut_off(found: Candidate, view: View, tile: tuple[int, int]) -> bool:

@@ -67,7 +67,7 @@ def select(
         max_hole_m2: Islands smaller than this are filled; None: none is.
         overwrite: Replace an output that exists.
         **given: Fields of :class:`~geosam.options.SelectOptions`: one of ``points``, ``box``, ``boxes``, ``text``,
-            ``index`` and ``touching``, with ``above`` and ``clip``.
+            ``index`` and ``touching``, with ``above``, ``clip`` and ``model``.
 
     Raises:
         OptionsError: No way or several, a file that cannot be used, or segments of another scene.
