@@ -35,7 +35,7 @@ from geosam.cli import cli, main
 from geosam.errors import OptionsError, OutputError, RunError, SceneError
 from geosam.pipeline.inputs import sources
 from geosam.scene import Scene
-from geosam.vector.style import WATER, Symbol, qml, style_path, write_style
+from geosam.vector.style import WATER, Categories, Symbol, qml, style_path, write_style
 
 NAMES = ("red", "green", "blue", "nir")
 TIFF = "image/tiff; application=geotiff; profile=cloud-optimized"
@@ -411,6 +411,24 @@ def test_a_style_is_what_qgis_reads(symbol: Symbol) -> None:
     key = "color" if symbol.kind == "fill" else "line_color"
     assert options[key] == ",".join(map(str, symbol.colour))
     assert root.findtext("layerGeometryType") == ("2" if symbol.kind == "fill" else "1")
+
+
+def test_a_style_by_the_values_of_a_column() -> None:
+    wet, dry = Symbol("marker", (1, 2, 3, 255)), Symbol("marker", (9, 8, 7, 255), size_mm=4)
+    root = ElementTree.fromstring(qml(Categories("label", {"water": wet, "dry & high": dry})).split("\n", 1)[1])
+    renderer = root.find("renderer-v2")
+    assert renderer is not None
+    assert (renderer.get("type"), renderer.get("attr")) == ("categorizedSymbol", "label")
+    symbols = {one.get("name"): one for one in renderer.findall("symbols/symbol")}
+    colours = {}
+    for category in renderer.findall("categories/category"):
+        layer = symbols[category.get("symbol")].find("layer")
+        assert layer is not None
+        assert layer.get("class") == "SimpleMarker"
+        [colour] = [option.get("value") for option in layer.iter("Option") if option.get("name") == "color"]
+        colours[category.get("value")] = colour
+    assert colours == {"water": "1,2,3,255", "dry & high": "9,8,7,255"}
+    assert root.findtext("layerGeometryType") == "0"
 
 
 def test_a_style_that_a_person_made_is_left_alone(tmp_path: Path) -> None:

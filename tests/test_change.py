@@ -185,11 +185,13 @@ def test_the_file_has_every_layer_and_python_and_the_package_agree(tmp_path, nor
     assert geosam.change is change
     change(water(RIVER), water(moved(RIVER, (0, -6))), ChangeOptions(years=2.0), out=tmp_path / "change.gpkg")
     names = {name for name, _ in pyogrio.list_layers(tmp_path / "change.gpkg")}
-    assert names == set(north.layers())
+    assert names == {*north.layers(), "layer_styles"}
     for name, table in north.layers().items():
         layer = gpd.read_file(tmp_path / "change.gpkg", layer=name)
         assert len(layer) == len(table)
         assert layer.crs == table.crs
+    styles = pyogrio.read_dataframe(tmp_path / "change.gpkg", layer="layer_styles")
+    assert set(styles["f_table_name"]) == set(north.layers())  # QGIS shows each of them in colours of its own
 
 
 def test_the_picture_names_what_it_shows(cut, tmp_path):

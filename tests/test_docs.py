@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import re
 import shlex
@@ -15,6 +16,7 @@ import click
 import pytest
 from PIL import Image
 
+import geosam
 from geosam.cli import VERBS, cli
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +79,18 @@ def test_every_picture_of_a_page_is_one_that_the_figures_write() -> None:
     assert asked <= {*figures.STEPS, *figures.FAILURES}
     source = (DOCS / "figures.py").read_text(encoding="utf-8")
     assert {*re.findall(r'save\("(\w+)"', source)} == set(figures.STEPS)
+
+
+def test_every_public_name_is_on_the_page_of_the_api() -> None:
+    """The functions and classes of the package, and what its rooms give: classes too."""
+    page = (DOCS / "api.md").read_text(encoding="utf-8")
+    paths = re.findall(r"^::: (\S+)$", page, re.MULTILINE)
+    members = re.findall(r"\w+", " ".join(re.findall(r"members: \[(.*)\]", page)))
+    members += re.findall(r"^        - (\w+)$", page, re.MULTILINE)
+    told = {path.rsplit(".", 1)[1] for path in paths} | set(members) | {"GeosamError"}  # shown with its module
+    rooms = ("changes", "finetune", "plot", "relabel", "segments", "stats", "viewer")
+    wanted = {name for room in rooms for name in importlib.import_module(f"geosam.{room}").__all__}
+    assert wanted | set(geosam.__all__) <= told | {"synth"}
 
 
 def test_the_site_builds_without_a_warning(tmp_path: Path) -> None:

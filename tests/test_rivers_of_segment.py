@@ -25,7 +25,7 @@ def segment(tiny_weights):
 
 
 def layers(path):
-    return {name: gpd.read_file(path, layer=name) for name, _ in pyogrio.list_layers(path)}
+    return {name: gpd.read_file(path, layer=name) for name, kind in pyogrio.list_layers(path) if kind}
 
 
 def numbers(layer):

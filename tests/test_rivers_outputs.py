@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import sqlite3
+from xml.etree import ElementTree
 
 import geopandas as gpd
 import numpy as np
@@ -19,6 +21,8 @@ from geosam.errors import OptionsError, OutputError, SceneError
 from geosam.rivers import mask as mask_room
 from geosam.rivers import products as products_room
 from geosam.rivers import river_products
+from geosam.rivers.styles import STYLES
+from geosam.vector.style import Categories
 
 LAYERS = {"water", "centrelines", "widths", "reaches", "islands", "bridges"}
 
@@ -57,7 +61,7 @@ def test_the_verb_writes_every_layer_a_mask_and_a_report(rivers, tmp_path, capsy
     )
     assert code == 0
     assert "2 rivers, 1 pond" in text
-    assert {name for name, _ in pyogrio.list_layers(out)} == LAYERS
+    assert {name for name, kind in pyogrio.list_layers(out) if kind} == LAYERS
     layers = {name: gpd.read_file(out, layer=name) for name in LAYERS}
     assert all(layer.crs == "EPSG:32632" for layer in layers.values())
     found = json.loads(report.read_text())
@@ -140,12 +144,33 @@ def test_a_mask_raster_is_water_too_and_keeps_its_grid(tmp_path, capsys):
     assert gpd.read_file(tmp_path / "n.gpkg", layer="widths")["width_m"].median() == pytest.approx(20 * PX, abs=0.1)
 
 
+def test_qgis_finds_a_style_for_every_layer(rivers, tmp_path):
+    """In the table that it looks into, by the name of the layer and of its column of geometries."""
+    out = tmp_path / "n.gpkg"
+    river_products(rivers, out=out)
+    styles = pyogrio.read_dataframe(out, layer="layer_styles")
+    assert styles["useAsDefault"].all()
+    assert styles["f_table_name"].tolist() == list(STYLES)
+    assert set(styles["f_table_name"]) == LAYERS
+    with sqlite3.connect(out) as database:
+        columns = dict(database.execute("SELECT table_name, column_name FROM gpkg_geometry_columns"))
+        [kind] = database.execute("SELECT data_type FROM gpkg_contents WHERE table_name = 'layer_styles'").fetchone()
+    database.close()
+    assert kind == "attributes"  # else QGIS does not see the table
+    for name, column, text in zip(styles["f_table_name"], styles["f_geometry_column"], styles["styleQML"], strict=True):
+        assert columns[name] == column
+        kinds = {symbol.get("type") for symbol in ElementTree.fromstring(text.split("\n", 1)[1]).iter("symbol")}
+        assert kinds == {"line" if name in ("centrelines", "widths", "reaches") else "fill"}
+    values = {name: set(style.symbols) for name, style in STYLES.items() if isinstance(style, Categories)}
+    assert values == {"water": {"river", "lake", "pond"}, "centrelines": {"main", "channel", "branch"}}
+
+
 def test_no_water_gives_empty_layers_and_no_mask(tmp_path, capsys):
     gpd.GeoDataFrame({"id": []}, geometry=[], crs="EPSG:32632").to_file(tmp_path / "none.gpkg", engine="pyogrio")
     code, out, _ = run(capsys, tmp_path / "none.gpkg", "--out", tmp_path / "n.gpkg", "--mask", tmp_path / "m.tif")
     assert code == 0
     assert "no water" in out
-    assert {name for name, _ in pyogrio.list_layers(tmp_path / "n.gpkg")} == LAYERS
+    assert {name for name, kind in pyogrio.list_layers(tmp_path / "n.gpkg") if kind} == LAYERS
     assert all(len(gpd.read_file(tmp_path / "n.gpkg", layer=name)) == 0 for name in LAYERS)
     assert not (tmp_path / "m.tif").exists()
 
@@ -177,6 +202,74 @@ def test_what_is_no_water_is_refused_in_one_line(made, message, tmp_path, capsys
     assert not (tmp_path / "n.gpkg").exists()
     with pytest.raises(SceneError, match=message):
         river_products(made(tmp_path))
+
+
+def crossed(folder):
+    """A canal, and a shape that crosses itself."""
+    bow = shapely.Polygon([(0, 0), (100, 100), (100, 0), (0, 100)])
+    shapes = [
+        shapely.affinity.translate(bow, WEST, NORTH - 900),
+        shapely.box(WEST, NORTH - 500, WEST + 900, NORTH - 480),
+    ]
+    gpd.GeoDataFrame(geometry=shapes, crs="EPSG:32632").to_file(folder / "crossed.gpkg")
+    return folder / "crossed.gpkg"
+
+
+def without_crs(folder):
+    gpd.GeoDataFrame(geometry=[shapely.box(0, 0, 900, 20)], crs=None).to_file(folder / "bare.shp")
+    return folder / "bare.shp"
+
+
+def lake(folder):
+    water(shapely.Point(300, 300).buffer(60)).to_file(folder / "lake.gpkg")
+    return folder / "lake.gpkg"
+
+
+def specks(folder):
+    water(shapely.box(10, 10, 12, 12), shapely.box(20, 20, 23, 22)).to_file(folder / "specks.gpkg")
+    return folder / "specks.gpkg"
+
+
+@pytest.mark.filterwarnings("ignore:'crs' was not provided")
+@pytest.mark.parametrize(
+    ("made", "notice", "more", "rivers"),
+    [
+        (crossed, "1 shapes crossed themselves and were mended", (), 1),
+        (
+            without_crs,
+            "bare.shp has no CRS, so lengths and areas are in units of its coordinates",
+            (),
+            1,
+        ),
+        (lake, "there is no river, only lakes or ponds", (), 0),
+        (specks, "all 2 water bodies are smaller than", ("--gsd", PX), 0),
+    ],
+)
+def test_what_is_odd_about_the_water_is_one_line_and_the_products_are_written(
+    made, notice, more, rivers, tmp_path, capsys
+):
+    out, report = tmp_path / "n.gpkg", tmp_path / "r.json"
+    code, _, err = run(capsys, made(tmp_path), "--out", out, "--report", report, *more)
+    assert code == 0
+    assert len(err.strip().splitlines()) == 1
+    assert notice in err
+    assert json.loads(report.read_text())["bodies"]["river"] == rivers
+    assert out.exists()
+
+
+@pytest.mark.parametrize("share", [0.5, 0.65])
+def test_a_mask_of_noise_is_refused_in_one_line(share, tmp_path, capsys):
+    noise = np.random.default_rng(0).random((300, 300)) < share
+    with rasterio.open(
+        tmp_path / "noise.tif", "w", driver="GTiff", width=300, height=300, count=1, dtype="uint8", crs="EPSG:32632",
+        transform=Affine(PX, 0, WEST, 0, -PX, NORTH),
+    ) as file:  # fmt: skip
+        file.write(noise.astype(np.uint8), 1)
+    code, _, err = run(capsys, tmp_path / "noise.tif", "--out", tmp_path / "n.gpkg")
+    assert code == 2
+    assert len(err.strip().splitlines()) == 1
+    assert "looks like noise" in err
+    assert not (tmp_path / "n.gpkg").exists()
 
 
 def test_outputs_are_refused_before_any_work(rivers, tmp_path, capsys):

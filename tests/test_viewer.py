@@ -409,6 +409,7 @@ def test_saving_writes_what_a_run_writes_and_a_history_beside_it(page, client, r
     np.testing.assert_allclose(edit["points"][0]["xy_px"], (71.5, 60.5), atol=0.125)
     np.testing.assert_allclose(edit["points"][0]["lonlat"], list(at(page, 71.5, 60.5).values()), atol=1e-6)
     assert history["model"] == {"name": model.name, "sha256": model.sha256}
+    assert (tmp_path / "edited.qml").is_file()  # QGIS shows it as it shows a run's
 
 
 def test_what_was_saved_can_be_opened_again_and_loses_nothing(page, client, tmp_path, river_tif, model):
@@ -453,7 +454,7 @@ def test_a_save_that_fails_leaves_the_old_file_and_the_edits(page, client, tmp_p
     assert answer.status_code == 500
     assert "the disk is full" in answer.json()["detail"]
     assert (tmp_path / "edited.geojson").read_bytes() == before
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["edited.geojson", "edited.prompts.json"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["edited.geojson", "edited.prompts.json", "edited.qml"]
     state = done(client.get("api/state"))
     assert (state["saved"], state["polygons"]) == (False, 0)
 
@@ -578,6 +579,42 @@ def test_a_given_probability_is_as_opaque_as_it_is_sure(page, tmp_path, river_ti
     x, y = tile_over(page, 17)
     image = pixels(client_of(other).get(f"tiles/probability/17/{x}/{y}.png"))
     assert set(np.unique(image[3])) <= {0, 102}
+    other.close()
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_the_probability_layer_shows_what_clicks_gave_and_undo_takes_it_back(page, client):
+    x, y = tile_over(page, 17)
+    address = f"tiles/probability/17/{x}/{y}.png"
+    assert client.get(address).status_code == 204
+    first = done(client.get("api/state"))["seen"]
+    clicked = done(client.post("api/point", json=at(page, 71.5, 60.5)))["seen"]
+    assert clicked != first
+    image = pixels(client.get(address))
+    sure = round(255 / (1 + np.exp(-4)))  # what the model says of water; of dry ground 255 less that
+    assert {int(value) for value in np.unique(image[3])} <= {0, 255 - sure, sure}
+    assert (image[3] == sure).sum() > 100
+    assert done(client.post("api/accept"))["seen"] == clicked  # what was accepted stays to be seen
+    np.testing.assert_array_equal(pixels(client.get(address)), image)
+    client.post("api/undo")
+    assert done(client.post("api/undo"))["seen"] == first
+    assert client.get(address).status_code == 204
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+def test_what_a_click_gave_lies_over_the_given_probability(page, tmp_path, river_tif):
+    with rasterio.open(river_tif) as file:
+        profile = {**file.profile, "count": 1, "dtype": "float32", "nodata": float("nan")}
+    with rasterio.open(tmp_path / "p.tif", "w", **profile) as out:
+        out.write(np.full((1, 150, 200), 0.4, np.float32))
+    given = Given(out=tmp_path / "e.geojson", probability=tmp_path / "p.tif", overwrite=True)
+    other = open_page(river_tif, given, SegmentOptions(), DarkWater(64))
+    guest = client_of(other)
+    done(guest.post("api/point", json=at(other, 71.5, 60.5)))
+    x, y = tile_over(page, 16)
+    alpha = pixels(guest.get(f"tiles/probability/16/{x}/{y}.png"))[3]
+    assert (alpha == 102).sum() > 100  # 0.4 where no tile was asked
+    assert (alpha == round(255 / (1 + np.exp(-4)))).sum() > 20
     other.close()
 
 

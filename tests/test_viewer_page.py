@@ -295,6 +295,24 @@ def test_layers_can_be_hidden_and_the_bands_changed(tab, truth):
     tab.tab.select_option("#bands", "")
 
 
+def test_the_probability_of_a_click_can_be_looked_at(tab, truth):
+    x, y = spot_in(truth)
+    tab.tab.check("#layer-probability")
+    bare = tab.colour(x, y)
+    tab.click(x, y)
+    tab.press("Enter")
+    tab.tab.uncheck("#layer-rivers")
+    tab.tab.uncheck("#layer-prompts")
+    shown = tab.colour(x, y)
+    assert np.abs(shown - bare).max() > 15
+    tab.press("Control+z")
+    tab.press("Control+z")
+    np.testing.assert_allclose(tab.colour(x, y), bare, atol=3)
+    tab.tab.uncheck("#layer-probability")
+    tab.tab.check("#layer-rivers")
+    tab.tab.check("#layer-prompts")
+
+
 def test_the_swipe_shows_the_other_result_on_the_right(tab, truth):
     x, y = spot_in(truth)
     before = tab.colour(x, y)

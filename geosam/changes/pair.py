@@ -14,13 +14,10 @@ from geosam.errors import SceneError
 from geosam.options import ChangeOptions
 from geosam.rivers.banks import Geometries
 from geosam.rivers.joining import dissolved
+from geosam.rivers.noise import refuse_noise
 from geosam.rivers.plane import Plane, plane_of
 from geosam.rivers.source import Drawn, Source, read_drawn, single_polygons, source_of
 
-_NOISE_PX = 30.0
-"""Outlines of noise are shorter than so many pixels each, on average, and ..."""
-_NOISE_WIDTH_PX = 2.0
-"""... their water is narrower than so many. A creek of one pixel is as narrow, and its outline is long."""
 _SAME = 1e-3
 """Scenes that share all but this part of their area are the same scene."""
 _PIECES = 1000
@@ -141,7 +138,7 @@ def _cleared(drawn: Drawn, plane: Plane, options: ChangeOptions) -> Drawn:
         SceneError: Nothing is left, or nothing but noise, which would take long to join.
     """
     if options.min_area_m2 == 0:
-        _refuse_noise(source_of(drawn, options.gsd_m, plane))
+        refuse_noise(source_of(drawn, options.gsd_m, plane))
     bodies = dissolved(drawn.polygons)
     bodies = bodies[shapely.area(plane.to_metres(bodies)) >= options.min_area_m2]
     if len(bodies) == 0:
@@ -149,19 +146,8 @@ def _cleared(drawn: Drawn, plane: Plane, options: ChangeOptions) -> Drawn:
             f"{drawn.name} holds no water body of {options.min_area_m2:g} m2 or more. Give a smaller --min-area."
         )
     cleared = replace(drawn, polygons=bodies)
-    _refuse_noise(source_of(cleared, options.gsd_m, plane))
+    refuse_noise(source_of(cleared, options.gsd_m, plane))
     return cleared
-
-
-def _refuse_noise(source: Source) -> None:
-    outlines = shapely.get_rings(source.polygons)
-    length = float(shapely.length(outlines).sum())
-    width_px = 2 * float(shapely.area(source.polygons).sum()) / length / source.pixel_m
-    if width_px < _NOISE_WIDTH_PX and length < _NOISE_PX * source.pixel_m * len(outlines):
-        raise SceneError(
-            f"{source.name} looks like noise: {len(outlines):,} outlines around water that is {width_px:.1f} pixels "
-            "wide on average. Clean the mask, or leave specks out with --min-area."
-        )
 
 
 def water_in(pair: Pair) -> Iterator[float]:

@@ -17,6 +17,7 @@ from geosam.changes.migration import Moves, ReachMoves, courses_of, moves_of, re
 from geosam.changes.overlay import Patches, overlaid
 from geosam.changes.pair import Pair, read_pair, water_in
 from geosam.changes.shift import Shift, shift_between
+from geosam.changes.styles import STYLES
 from geosam.options import ChangeOptions, RiverOptions
 from geosam.rivers import check_network, write_layers
 from geosam.rivers.banks import Bools
@@ -102,7 +103,7 @@ def change(
     changed = Change(**_tables(pair, found, options), report=_report(pair, found, shift, taken, options))
     changed.report["notices"] = [*pair.notices, *said, *_notices(found)]
     if path is not None:
-        write_layers(changed.layers(), path, {"migration", "displacements", "cutoffs", "courses"})
+        write_layers(changed.layers(), path, {"migration", "displacements", "cutoffs", "courses"}, STYLES)
     return changed
 
 

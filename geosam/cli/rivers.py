@@ -83,6 +83,8 @@ def command(water: str, out: str, mask: str | None, report: str | None, overwrit
         products = river_products(water, options, out=out, mask=mask, overwrite=overwrite, progress=progress)
     if report is not None:
         write_json(Path(report), products.report)
+    for notice in products.report["notices"]:
+        click.echo(f"geosam: {notice}.", err=True)
     for line in _summary(products.report):
         click.echo(line)
     click.echo(f"{out} ({time.perf_counter() - started:.1f} s)")

@@ -14,8 +14,10 @@ from geosam.rivers.bridging import End, ends_of
 from geosam.rivers.course import Course, main_courses
 from geosam.rivers.crossing import Cutter
 from geosam.rivers.exits import Edge, Exits, cuts_of, leave_scene, on_edge
+from geosam.rivers.filling import filled
 from geosam.rivers.lines import Line, lines_of
 from geosam.rivers.network import Network
+from geosam.rivers.pieces import pieces_of, without
 from geosam.rivers.shape import RIVER_ELONGATION, THROUGH_ELONGATION, Kind, kind_of, open_water, specks
 
 
@@ -87,8 +89,8 @@ def dead_ends(polygon: shapely.Polygon, pixel_m: float) -> list[End]:
     """
     if polygon.length**2 / (4 * polygon.area) < RIVER_ELONGATION:
         return []
-    skeleton = _Skeleton.of(polygon, pixel_m, Edge())
-    return ends_of(skeleton.network, Cutter(skeleton.mesh.banks), pixel_m)
+    mesh, _ = _mesh(banks_of(polygon, pixel_m))
+    return ends_of(_network(mesh, pixel_m, np.zeros(len(mesh.banks.xy), bool)), Cutter(mesh.banks), pixel_m)
 
 
 @dataclass(frozen=True)
@@ -113,10 +115,7 @@ class _Skeleton:
         mesh, small = _mesh(banks)
         cuts = cuts_of(mesh, edge, pixel_m)
         at_edge = on_edge(mesh.banks, cuts)
-        network = Network(axis_of(mesh, pixel_m, at_edge))
-        network.prune(pixel_m)
-        network.blunt(pixel_m)
-        exits = leave_scene(network, mesh, cuts, pixel_m)
+        exits = leave_scene(_network(mesh, pixel_m, at_edge), mesh, cuts, pixel_m)
         courses = main_courses(exits.network, exits.nodes)
         elongation, through = _elongation(exits, courses)
         kind = "river" if through and elongation >= THROUGH_ELONGATION else kind_of(elongation, polygon.area)
@@ -150,7 +149,15 @@ def _mesh(banks: Banks) -> tuple[Mesh, Bools]:
     """Mesh of the water with small islands filled, and which islands these are, by ring."""
     mesh = mesh_of(banks)
     small = specks(mesh, circles(mesh)[1])
-    return (mesh_of(banks.without(small)) if small.any() else mesh), small
+    return (filled(mesh, small) if small.any() else mesh), small
+
+
+def _network(mesh: Mesh, pixel_m: float, at_edge: Bools) -> Network:
+    """Channels without spurs; see :func:`axis_of`."""
+    network = Network(axis_of(mesh, pixel_m, at_edge))
+    network.prune(pixel_m)
+    network.blunt(pixel_m)
+    return network
 
 
 def _elongation(exits: Exits, courses: list[Course]) -> tuple[float, bool]:
@@ -178,13 +185,10 @@ def _parted(
         Rivers, lakes, and the lines between them.
     """
     mesh, banks = skeleton.mesh, skeleton.banks
-    triangles = shapely.polygons(mesh.banks.xy[mesh.corners])
+    border = mesh.sides[still[mesh.pairs[:, 0]] != still[mesh.pairs[:, 1]]]
+    faces, open_face = pieces_of(mesh, border, still)
     rings = zip(banks.offsets[:-1], banks.offsets[1:], skeleton.specks, strict=True)
-    islets = shapely.union_all([shapely.Polygon(banks.xy[a:b]) for a, b, small in rings if small])
-    rivers, lakes = (
-        list(shapely.get_parts(shapely.difference(shapely.coverage_union_all(triangles[some]), islets)))
-        for some in (~still, still)
-    )
-    border = still[mesh.pairs[:, 0]] != still[mesh.pairs[:, 1]]
-    mouths = shapely.line_merge(shapely.multilinestrings(shapely.linestrings(mesh.banks.xy[mesh.sides[border]])))
+    islets = np.array([shapely.Polygon(banks.xy[a:b]) for a, b, small in rings if small], object)
+    rivers, lakes = (without(faces[some], islets) for some in (~open_face, open_face))
+    mouths = shapely.line_merge(shapely.multilinestrings(shapely.linestrings(mesh.banks.xy[border])))
     return rivers, lakes, list(shapely.get_parts(mouths))

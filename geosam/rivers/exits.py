@@ -13,6 +13,8 @@ from geosam.rivers.banks import Banks, Bools, Floats, Longs
 from geosam.rivers.network import Network
 
 _ON_EDGE_PX = 0.75
+_RUN = 64
+"""Points looked at in one go."""
 _ASIDE_PX = 12
 _TANGENT_PX = 9.0
 """A bank that comes near the edge and turns away is this far from it at most, before and after together, half the
@@ -96,24 +98,53 @@ def cuts_of(mesh: Mesh, edge: Edge, pixel_m: float) -> list[Cut]:
 
 def _cuts(banks: Banks, sides: Lines, pixel_m: float) -> list[Cut]:
     """Where some lines cut water off."""
-    points = shapely.points(banks.xy)
-    shapely.prepare(sides)
-    near = [np.asarray(shapely.dwithin(side, points, _ON_EDGE_PX * pixel_m), bool) for side in sides]
-    return [cut for number, side in enumerate(sides) for cut in _cuts_by(side, number, near, banks, pixel_m)]
+    if len(sides) == 0:
+        return []
+    point, side = _near(banks.xy, sides, _ON_EDGE_PX * pixel_m)
+    order = np.lexsort((point, side))
+    near = np.split(point[order], np.searchsorted(side[order], np.arange(1, len(sides))))
+    times = np.bincount(point, minlength=len(banks.xy))
+    return [
+        cut for line, points in zip(sides, near, strict=True) for cut in _cuts_by(line, points, times, banks, pixel_m)
+    ]
 
 
-def _cuts_by(side: shapely.LineString, number: int, near: list[Bools], banks: Banks, pixel_m: float) -> Iterator[Cut]:
-    """Cuts by one of some sides, each with the points that are near it."""
-    elsewhere = np.any([some for k, some in enumerate(near) if k != number] or [np.zeros(len(banks.xy), bool)], axis=0)
-    for points, run in _runs(banks, near[number]):
+def _near(xy: Floats, sides: Lines, most_m: float) -> tuple[Longs, Longs]:
+    """Points that are near a line, and the number of the line, in pairs, shape (k,) and (k,).
+
+    A river of a large scene has hundreds of mouths and millions of points: all lines are in one tree, and a run of
+    points that is near none is put aside by its bounds.
+    """
+    tree = shapely.STRtree(np.array(sides, object))
+    starts = np.arange(0, len(xy), _RUN)
+    low, high = np.minimum.reduceat(xy, starts), np.maximum.reduceat(xy, starts)
+    hit = np.unique(tree.query(shapely.box(*low.T, *high.T), predicate="dwithin", distance=most_m)[0])
+    points = np.flatnonzero(np.isin(np.arange(len(xy)) // _RUN, hit))
+    which, side = tree.query(shapely.points(xy[points]), predicate="dwithin", distance=most_m)
+    return points[which], side
+
+
+def _cuts_by(side: shapely.LineString, near: Longs, times: Longs, banks: Banks, pixel_m: float) -> Iterator[Cut]:
+    """Cuts by one of some sides.
+
+    Args:
+        side: The side.
+        near: Points near it, ascending, shape (n,).
+        times: Number of sides that each point is near, shape (points,).
+        banks: The banks.
+        pixel_m: Size of a pixel.
+    """
+    for start, size, run in _runs(banks, near):
         aside = max(_ASIDE_PX, len(run) // 2)
-        around = points[np.arange(run[0] - aside, run[0] + len(run) + aside) % len(points)]
+        around = start + np.arange(run[0] - aside, run[0] + len(run) + aside) % size
         ends = around[[0, -1]]
         rises = shapely.distance(side, shapely.points(banks.xy[ends]))
         # At a corner of the scene the next side rises steeply, whatever the bank does.
-        rise = float(rises.sum() if not elsewhere[around].any() else 2 * rises.min())
+        at_corner = (times[around] > np.isin(around, near)).any()
+        rise = float(2 * rises.min() if at_corner else rises.sum())
         if rise > _TANGENT_PX * pixel_m:
-            yield Cut(points[run], rise, aside * pixel_m, float(banks.steps[points[run]].sum()))
+            points = start + run
+            yield Cut(points, rise, aside * pixel_m, float(banks.steps[points].sum()))
 
 
 def on_edge(banks: Banks, cuts: list[Cut]) -> Bools:
@@ -124,14 +155,25 @@ def on_edge(banks: Banks, cuts: list[Cut]) -> Bools:
     return there
 
 
-def _runs(banks: Banks, chosen: Bools) -> Iterator[tuple[Longs, Longs]]:
-    """Runs of chosen points, over the seam of a ring too: the points of the ring, and which of them are the run."""
-    for ring in np.unique(banks.ring[chosen]).tolist():
-        points = np.arange(banks.offsets[ring], banks.offsets[ring + 1])
-        first = int(np.argmin(chosen[points]))  # the ring is read from a point that is not chosen
-        turned = np.flatnonzero(np.roll(chosen[points], -first))
-        for run in np.split(turned, np.flatnonzero(np.diff(turned) > 1) + 1):
-            yield points, (run + first) % len(points)
+def _runs(banks: Banks, chosen: Longs) -> Iterator[tuple[int, int, Longs]]:
+    """Runs of chosen points, over the seam of a ring too.
+
+    Args:
+        banks: The banks.
+        chosen: Points, ascending, shape (n,).
+
+    Yields:
+        The first point of the ring, its number of points, and which of them are the run, in order.
+    """
+    for some in np.split(chosen, np.flatnonzero(np.diff(banks.ring[chosen])) + 1) if len(chosen) else []:
+        start, end = banks.offsets[banks.ring[some[0]] :][:2].tolist()
+        turned = some - start
+        runs = np.split(turned, np.flatnonzero(np.diff(turned) > 1) + 1)
+        if turned[0] == 0 and len(runs) > 1:  # the ring is read from a point that is not chosen
+            seam = [runs.pop(), runs[0]] if turned[-1] == end - start - 1 else [runs[0]]
+            runs = [*runs[1:], np.concatenate(seam)]
+        for run in runs:
+            yield start, end - start, run
 
 
 def leave_scene(network: Network, mesh: Mesh, cuts: list[Cut], pixel_m: float) -> Exits:
@@ -155,7 +197,7 @@ def leave_scene(network: Network, mesh: Mesh, cuts: list[Cut], pixel_m: float) -
     new: list[tuple[int, Floats]] = []
     for cut in cuts:
         xy, stem = mesh.banks.xy[cut.middle], int(root[mesh.shore[cut.middle]])
-        here = tips[_reach(axis, tips, mesh.banks.xy[cut.points]) < _NEAR_PX * pixel_m]
+        here = _tips_at(axis, tips, mesh.banks.xy[cut.points], _NEAR_PX * pixel_m)
         leaving.update(here.tolist())
         if len(here) == 1 and cut.leaves and cut.length < _WIDEST * axis.radius[here[0]]:
             goals[int(here[0])] = xy
@@ -165,10 +207,15 @@ def leave_scene(network: Network, mesh: Mesh, cuts: list[Cut], pixel_m: float) -
     return Exits(_extended(network, new) if new else network, sorted(leaving) + ends, goals)
 
 
-def _reach(axis: Axis, tips: Longs, cut: Floats) -> Floats:
-    """How far the circles around dead ends, and half as much, are from a stretch of edge, shape (tips,)."""
+def _tips_at(axis: Axis, tips: Longs, cut: Floats, most_m: float) -> Longs:
+    """Those dead ends whose circles, and half as much around, come so near to a stretch of edge, shape (k,)."""
+    around = _NEAR * axis.radius[tips] + most_m
+    low, high = cut.min(axis=0) - around[:, None], cut.max(axis=0) + around[:, None]
+    near = ((axis.xy[tips] > low) & (axis.xy[tips] < high)).all(axis=1)
     line = shapely.LineString(cut) if len(cut) > 1 else shapely.Point(cut[0])
-    return np.asarray(shapely.distance(line, shapely.points(axis.xy[tips])) - _NEAR * axis.radius[tips], np.float64)
+    near[near] = shapely.distance(line, shapely.points(axis.xy[tips[near]])) < around[near]
+    found: Longs = tips[near]
+    return found
 
 
 def _is_wide(length: float, radius: float, pixel_m: float) -> bool:

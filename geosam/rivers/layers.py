@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import geopandas as gpd
@@ -17,6 +17,7 @@ from geosam.rivers.bridging import Bridge, End, bridged
 from geosam.rivers.channels import Channels, Water, dead_ends, waters_of
 from geosam.rivers.crossing import Cutter
 from geosam.rivers.joining import touching_joined
+from geosam.rivers.noise import refuse_noise
 from geosam.rivers.plane import Plane
 from geosam.rivers.reaches import Reaches, reach_table
 from geosam.rivers.sections import Sections, Shores, sections_of
@@ -57,10 +58,15 @@ class Layers:
 
 
 def layers_of(source: Source, options: RiverOptions, progress: Progress | None = None) -> Layers:
-    """The layers of water polygons."""
+    """The layers of water polygons.
+
+    Raises:
+        SceneError: The water is noise.
+    """
     tell = progress or (lambda stage, done, total: None)
     pixel = source.pixel_m
-    least = SPECK_PX * pixel**2 if options.min_area_m2 is None else options.min_area_m2
+    least = least_m2(options, pixel)
+    refuse_noise(replace(source, polygons=source.polygons[shapely.area(source.polygons) >= least]))
     bodies, bridges = _joined(source.polygons, options, pixel, tell)
     bodies = bodies[shapely.area(bodies) >= least]
     waters: list[Water] = []
@@ -82,6 +88,11 @@ def layers_of(source: Source, options: RiverOptions, progress: Progress | None =
         _layer([_islands(waters)], source.plane),
         _layer([_bridges(bridges)], source.plane),
     )
+
+
+def least_m2(options: RiverOptions, pixel_m: float) -> float:
+    """Area below which water is left out."""
+    return SPECK_PX * pixel_m**2 if options.min_area_m2 is None else options.min_area_m2
 
 
 def _joined(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import shapely
 
 from geosam.errors import OptionsError, OutputError
 from geosam.options import RiverOptions
-from geosam.rivers.layers import Layers, Progress, layers_of
+from geosam.rivers.layers import Layers, Progress, layers_of, least_m2
 from geosam.rivers.mask import mask_grid, write_mask
 from geosam.rivers.source import Source, read_source
+from geosam.rivers.styles import STYLES
 from geosam.vector import check_path
+from geosam.vector.style import STYLES_LAYER, Style, styles_table
 from geosam.vector.write import _faults, _whole_or_not
 
 _TRUE = 0.01
@@ -57,7 +59,7 @@ def river_products(
         The layers and a report. No water, or no river in it, gives empty layers.
 
     Raises:
-        SceneError: The water cannot be read.
+        SceneError: The water cannot be read, or is noise.
         OptionsError: ``out`` is no GeoPackage.
         OutputError: An output cannot be written; nothing existing was touched.
     """
@@ -66,7 +68,7 @@ def river_products(
     source = read_source(water, options.gsd_m)
     layers = layers_of(source, options, progress)
     if paths[0] is not None:
-        write_layers(dict(layers), paths[0], {"centrelines", "widths", "reaches"})
+        write_layers(dict(layers), paths[0], {"centrelines", "widths", "reaches"}, STYLES)
     masked = 0 if paths[1] is None else _write_mask(layers, source, paths[1])
     report = {**_report(layers, source, options), "mask": None if mask is None else str(mask), "mask_pixels": masked}
     return RiverProducts(layers, report)
@@ -92,13 +94,16 @@ def _checked(out: str | Path | None, mask: str | Path | None, overwrite: bool) -
     )
 
 
-def write_layers(layers: Mapping[str, gpd.GeoDataFrame], path: Path, lines: Collection[str]) -> None:
-    """Write tables as layers of one GeoPackage, whole or not at all.
+def write_layers(
+    layers: Mapping[str, gpd.GeoDataFrame], path: Path, lines: Collection[str], styles: Mapping[str, Style]
+) -> None:
+    """Write tables as layers of one GeoPackage with the styles that QGIS shows them in, whole or not at all.
 
     Args:
         layers: Tables by the name of their layer.
         path: The file to be, replaced only once the new one is whole.
         lines: Layers of lines; the others are polygons.
+        styles: Of some of the layers, by name.
 
     Raises:
         OutputError: The folder is missing or the disk is full.
@@ -111,6 +116,7 @@ def write_layers(layers: Mapping[str, gpd.GeoDataFrame], path: Path, lines: Coll
             found = pyogrio.read_info(part, layer=name, force_feature_count=True)["features"]
             if found != len(table):
                 raise OutputError(f"{path} cannot be written: {found} of {len(table)} rows arrived. Is the disk full?")
+        pyogrio.write_dataframe(styles_table(styles), part, driver="GPKG", layer=STYLES_LAYER, append=True)
 
 
 def _write_mask(layers: Layers, source: Source, path: Path) -> int:
@@ -151,4 +157,19 @@ def _report(layers: Layers, source: Source, options: RiverOptions) -> dict[str, 
         "reaches": len(layers.reaches),
         "islands": len(layers.islands),
         "options": options.model_dump(mode="json"),
+        "notices": list(_notices(layers, source, options)),
     }
+
+
+def _notices(layers: Layers, source: Source, options: RiverOptions) -> Iterator[str]:
+    """What a person should know of the input, a line each."""
+    if source.plane.crs is None and len(source.polygons):
+        unit = "pixels" if source.grid is not None else "units of its coordinates"
+        yield f"{source.name} has no CRS, so lengths and areas are in {unit}, not in metres"
+    if source.mended:
+        yield f"{source.name}: {source.mended:,} shapes crossed themselves and were mended"
+    if len(layers.water) == 0 and len(source.polygons):
+        least = least_m2(options, source.pixel_m)
+        yield f"all {len(source.polygons):,} water bodies are smaller than {least:g} m2. Give a smaller --min-area"
+    elif len(layers.water) and not (layers.water["kind"] == "river").any():
+        yield "there is no river, only lakes or ponds, so there are no centrelines, widths or reaches"

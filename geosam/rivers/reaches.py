@@ -49,7 +49,7 @@ class Reaches:
         pieces = []
         for number, start, end in zip(self.line.tolist(), self.start.tolist(), self.end.tolist(), strict=True):
             line = channels.lines[number]
-            inside = (line.along > start) & (line.along < end)
+            inside = slice(np.searchsorted(line.along, start, "right"), np.searchsorted(line.along, end, "left"))
             first, last = line.place(np.array([start, end]))
             pieces.append(shapely.LineString(np.concatenate([[first], line.xy[inside], [last]])))
         return pieces

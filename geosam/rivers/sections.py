@@ -127,10 +127,10 @@ class _Stations:
     def direction(self, window: Floats) -> Floats:
         """Unit vectors along the lines between places so far before and after, shape (n, 2)."""
         step = np.empty_like(self.xy)
-        for k, line in enumerate(self.lines):
-            here = self.line == k
-            at, reach = self.at[here], window[here]
-            step[here] = line.place(at + reach) - line.place(at - reach)
+        first = np.searchsorted(self.line, np.arange(len(self.lines) + 1)).tolist()
+        for line, start, end in zip(self.lines, first[:-1], first[1:], strict=True):
+            at, reach = self.at[start:end], window[start:end]
+            step[start:end] = line.place(at + reach) - line.place(at - reach)
         return np.asarray(step / np.maximum(np.hypot(*step.T), 1e-9)[:, None], np.float64)
 
     def some(self, chosen: Bools) -> _Stations:

@@ -9,7 +9,7 @@ import shapely
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
-from geosam.rivers.axis import Axis, Mesh
+from geosam.rivers.axis import Mesh
 from geosam.rivers.banks import Bools, Floats, Longs
 from geosam.rivers.network import Network
 
@@ -80,31 +80,33 @@ def open_water(network: Network, areas: Floats, pixel_m: float) -> Bools:
         areas: Water that belongs to each node in m², shape (nodes,).
         pixel_m: Size of a pixel.
     """
-    axis = network.axis
-    wide_open = np.zeros(len(axis.xy), bool)
-    unseen = np.zeros(len(axis.xy), bool)
-    edges = network.edges()
-    unseen[edges] = True
-    unseen &= axis.radius > OPEN_PX * pixel_m
+    axis, edges = network.axis, network.edges()
+    # Numbered anew: of a mesh's millions of triangles the links hold a tenth, and every look goes over all of them.
+    nodes, number = np.unique(edges, return_inverse=True)
+    edges = number.reshape(edges.shape)
+    xy, radius, own = axis.xy[nodes], axis.radius[nodes], areas[nodes]
+    wide_open, unseen = np.zeros(len(nodes), bool), radius > OPEN_PX * pixel_m
     for _ in range(_MOST_LOOKS):
         if not unseen.any():
             break
-        widest = np.flatnonzero(unseen)[np.argmax(axis.radius[unseen])]
+        widest = int(np.flatnonzero(unseen)[np.argmax(radius[unseen])])
         # What is open water already joins no two stretches: it would make one of two bays, too long for a bay.
-        stretch = _stretch(axis, edges[~wide_open[edges].any(axis=1)], int(widest))
+        stretch = _stretch(radius, edges[~wide_open[edges].any(axis=1)], widest)
         unseen[stretch] = False
-        if _extent(axis.xy[stretch]) >= (RIVER_ELONGATION - 1) * 2 * axis.radius[widest]:
+        if _extent(xy[stretch]) >= (RIVER_ELONGATION - 1) * 2 * radius[widest]:
             continue
-        part = _covered(axis, edges, stretch)
-        if areas[part].sum() < _MOST_OF_IT * areas.sum():
+        part = _covered(xy, radius, stretch)
+        if own[part].sum() < _MOST_OF_IT * areas.sum():
             wide_open[part] = True
             unseen[part] = False
-    return wide_open
+    found = np.zeros(len(axis.xy), bool)
+    found[nodes[wide_open]] = True
+    return found
 
 
-def _stretch(axis: Axis, edges: Longs, widest: int) -> Longs:
+def _stretch(radius: Floats, edges: Longs, widest: int) -> Longs:
     """Nodes around the widest, as far as the water is not much narrower."""
-    wide = axis.radius > NARROWS * axis.radius[widest]
+    wide = radius > NARROWS * radius[widest]
     joined = edges[wide[edges].all(axis=1)]
     graph = coo_array((np.ones(len(joined), bool), (joined[:, 0], joined[:, 1])), shape=(len(wide), len(wide)))
     _, part = connected_components(graph, directed=False)
@@ -115,12 +117,12 @@ def _extent(xy: Floats) -> float:
     return float(np.hypot(*np.ptp(xy, axis=0)))
 
 
-def _covered(axis: Axis, edges: Longs, stretch: Longs) -> Longs:
-    """Nodes of the axis inside the circles of a stretch: the fans that lead from its banks to its middle too."""
-    nodes = np.unique(edges)
-    order = stretch[np.argsort(-axis.radius[stretch])]
+def _covered(xy: Floats, radius: Floats, stretch: Longs) -> Longs:
+    """Nodes inside the circles of a stretch: the fans that lead from its banks to its middle too."""
+    order = stretch[np.argsort(-radius[stretch])]
     apart = order[:: max(1, len(order) // _MOST_CIRCLES)]
-    surface = shapely.union_all(shapely.buffer(shapely.points(axis.xy[apart]), axis.radius[apart]))
+    surface = shapely.union_all(shapely.buffer(shapely.points(xy[apart]), radius[apart]))
     shapely.prepare(surface)
-    inside = shapely.contains_xy(surface, axis.xy[nodes])
-    return np.union1d(nodes[inside], stretch)
+    west, south, east, north = surface.bounds
+    near = np.flatnonzero(((xy >= (west, south)) & (xy <= (east, north))).all(axis=1))
+    return np.union1d(near[shapely.contains_xy(surface, xy[near])], stretch)

@@ -44,6 +44,8 @@ class Source:
     grid: GeoBox | None
     """Of the raster, if it is one."""
     name: str
+    mended: int = 0
+    """Shapes that crossed themselves."""
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def source_of(drawn: Drawn, gsd_m: float | None = None, plane: Plane | None = No
     metres = plane.to_metres(drawn.polygons)
     edge = Edge(*(list(plane.to_metres(np.array(lines, object))) for lines in (drawn.known, drawn.guessed)))
     pixel_m = gsd_m or (finest_detail(metres) if drawn.grid is None else _pixel_size(drawn.grid))
-    return Source(metres, plane, edge, pixel_m, drawn.grid, drawn.name)
+    return Source(metres, plane, edge, pixel_m, drawn.grid, drawn.name, drawn.mended)
 
 
 def finest_detail(polygons: Geometries) -> float:

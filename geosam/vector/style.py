@@ -1,28 +1,51 @@
-"""How QGIS shows a result: a style file beside it, which QGIS (3.22 or newer) loads by itself."""
+"""How QGIS (3.22 or newer) shows a result: by a style file beside it, or by styles inside a GeoPackage."""
 
 from __future__ import annotations
 
+import datetime
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 from xml.etree import ElementTree
 
+import pandas as pd
+
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
-_GEOMETRY = {"line": "1", "fill": "2"}
+STYLES_LAYER = "layer_styles"
+"""Table of a GeoPackage in which QGIS looks for the styles of its layers."""
+_GEOMETRY = {"marker": "0", "line": "1", "fill": "2"}
+_CLASS = {"marker": "SimpleMarker", "line": "SimpleLine", "fill": "SimpleFill"}
+
+Colour = tuple[int, int, int, int]
+"""Red, green, blue and opacity, each 0 to 255."""
 
 
 @dataclass(frozen=True)
 class Symbol:
-    """How the features of a layer are drawn."""
+    """How features are drawn."""
 
-    kind: Literal["fill", "line"]
-    colour: tuple[int, int, int, int]
-    """Red, green, blue and opacity, each 0 to 255: of the area, or of the line."""
-    outline: tuple[int, int, int, int] = (0, 0, 0, 0)
-    """Of an area's outline."""
+    kind: Literal["fill", "line", "marker"]
+    colour: Colour
+    """Of the area, the line or the disc."""
+    outline: Colour = (0, 0, 0, 0)
+    """Of an area's or a disc's outline."""
     width_mm: float = 0.26
     """Of the line, or of the outline."""
+    size_mm: float = 2.4
+    """Of a disc, from side to side."""
 
+
+@dataclass(frozen=True)
+class Categories:
+    """A symbol for each value of a column; features with another value are not drawn."""
+
+    column: str
+    symbols: Mapping[str, Symbol]
+    """By value; all of one kind."""
+
+
+Style = Symbol | Categories
 
 WATER = Symbol("fill", (31, 155, 255, 90), (0, 94, 168, 255))
 
@@ -32,12 +55,12 @@ def style_path(result: Path) -> Path:
     return result.with_suffix(".qml")
 
 
-def write_style(result: Path, symbol: Symbol = WATER) -> Path | None:
+def write_style(result: Path, style: Style = WATER) -> Path | None:
     """Write the style of a result beside it, unless one is there: a style that a person made is not replaced.
 
     Args:
         result: The file of the layer.
-        symbol: How its features are drawn.
+        style: How its features are drawn.
 
     Returns:
         The style's path; None where there was one already, or the folder takes no more: a result is whole without.
@@ -45,34 +68,70 @@ def write_style(result: Path, symbol: Symbol = WATER) -> Path | None:
     path = style_path(result)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(qml(symbol))
+            file.write(qml(style))
     except OSError:
         return None
     return path
 
 
-def qml(symbol: Symbol = WATER) -> str:
-    """A layer style as QGIS reads it, with one symbol for every feature."""
-    root = ElementTree.Element("qgis", version="3.22.0", styleCategories="Symbology")
-    renderer = ElementTree.SubElement(
-        root, "renderer-v2", type="singleSymbol", symbollevels="0", enableorderby="0", forceraster="0",
+def styles_table(styles: Mapping[str, Style]) -> pd.DataFrame:
+    """What :data:`STYLES_LAYER` holds in a GeoPackage whose layers QGIS is to show in some way.
+
+    Args:
+        styles: By the name of the layer; its column of geometries is called ``geom``, as GDAL calls it.
+    """
+    # With milliseconds, which a GeoPackage wants in its times, and GDAL leaves out where there are none.
+    now = datetime.datetime.now(datetime.UTC).replace(microsecond=1000)
+    return pd.DataFrame(
+        {
+            "f_table_catalog": "", "f_table_schema": "", "f_table_name": list(styles), "f_geometry_column": "geom",
+            "styleName": "geosam", "styleQML": [qml(style) for style in styles.values()], "styleSLD": "",
+            "useAsDefault": True, "description": "", "owner": "", "ui": "", "update_time": pd.Timestamp(now),
+        }
     )  # fmt: skip
-    symbols = ElementTree.SubElement(renderer, "symbols")
-    one = ElementTree.SubElement(
-        symbols, "symbol", name="0", type=symbol.kind, alpha="1", force_rhr="0", clip_to_extent="1"
-    )
-    kind = {"fill": "SimpleFill", "line": "SimpleLine"}[symbol.kind]
-    layer = ElementTree.SubElement(one, "layer", {"class": kind, "pass": "0", "locked": "0", "enabled": "1"})
-    options = ElementTree.SubElement(layer, "Option", type="Map")
-    for key, value in _options(symbol).items():
-        ElementTree.SubElement(options, "Option", name=key, value=value, type="QString")
+
+
+def qml(style: Style = WATER) -> str:
+    """A layer style as QGIS reads it."""
+    symbols = {"": style} if isinstance(style, Symbol) else dict(style.symbols)
+    root = ElementTree.Element("qgis", version="3.22.0", styleCategories="Symbology")
+    renderer = ElementTree.SubElement(root, "renderer-v2", symbollevels="0", enableorderby="0", forceraster="0")
+    if isinstance(style, Symbol):
+        renderer.set("type", "singleSymbol")
+    else:
+        renderer.set("type", "categorizedSymbol")
+        renderer.set("attr", style.column)
+        _add_categories(renderer, style)
+    drawn = ElementTree.SubElement(renderer, "symbols")
+    for number, symbol in enumerate(symbols.values()):
+        _add_symbol(drawn, str(number), symbol)
     ElementTree.SubElement(root, "blendMode").text = "0"
     ElementTree.SubElement(root, "featureBlendMode").text = "0"
     ElementTree.SubElement(root, "layerOpacity").text = "1"
     ElementTree.SubElement(root, "customproperties")
-    ElementTree.SubElement(root, "layerGeometryType").text = _GEOMETRY[symbol.kind]
+    ElementTree.SubElement(root, "layerGeometryType").text = _GEOMETRY[next(iter(symbols.values())).kind]
     ElementTree.indent(root, " ")
     return f"{DOCTYPE}\n{ElementTree.tostring(root, encoding='unicode')}\n"
+
+
+def _add_categories(renderer: ElementTree.Element, style: Categories) -> None:
+    categories = ElementTree.SubElement(renderer, "categories")
+    for number, value in enumerate(style.symbols):
+        ElementTree.SubElement(
+            categories, "category", value=value, label=value, symbol=str(number), render="true", type="string"
+        )
+
+
+def _add_symbol(drawn: ElementTree.Element, name: str, symbol: Symbol) -> None:
+    one = ElementTree.SubElement(
+        drawn, "symbol", name=name, type=symbol.kind, alpha="1", force_rhr="0", clip_to_extent="1"
+    )
+    layer = ElementTree.SubElement(
+        one, "layer", {"class": _CLASS[symbol.kind], "pass": "0", "locked": "0", "enabled": "1"}
+    )
+    options = ElementTree.SubElement(layer, "Option", type="Map")
+    for key, value in _options(symbol).items():
+        ElementTree.SubElement(options, "Option", name=key, value=value, type="QString")
 
 
 def _options(symbol: Symbol) -> dict[str, str]:
@@ -83,11 +142,14 @@ def _options(symbol: Symbol) -> dict[str, str]:
             "line_color": _text(symbol.colour), "line_width": width, "line_width_unit": "MM", "line_style": "solid",
             "capstyle": "round", "joinstyle": "round",
         }  # fmt: skip
-    return {
-        "color": _text(symbol.colour), "style": "solid", "outline_color": _text(symbol.outline),
-        "outline_style": "solid", "outline_width": width, "outline_width_unit": "MM", "joinstyle": "bevel",
+    options = {
+        "color": _text(symbol.colour), "outline_color": _text(symbol.outline), "outline_style": "solid",
+        "outline_width": width, "outline_width_unit": "MM", "joinstyle": "bevel",
     }  # fmt: skip
+    if symbol.kind == "marker":
+        return {**options, "name": "circle", "size": f"{symbol.size_mm:g}", "size_unit": "MM"}
+    return {**options, "style": "solid"}
 
 
-def _text(colour: tuple[int, int, int, int]) -> str:
+def _text(colour: Colour) -> str:
     return ",".join(map(str, colour))

@@ -13,6 +13,7 @@ from geosam.options import SegmentOptions
 from geosam.pipeline import first_guess
 from geosam.scene import Scene
 from geosam.viewer.place import Place
+from geosam.viewer.probability import ProbabilityLayer
 from geosam.viewer.rasters import FileLayer, OrthoLayer, RasterLayer
 
 if TYPE_CHECKING:
@@ -29,9 +30,9 @@ class Layers:
     place: Place
     model: PromptableModel
     options: SegmentOptions
+    probability: ProbabilityLayer
     compare: gpd.GeoDataFrame | None = None
     """A second result, in pixels."""
-    probability: FileLayer | None = None
     _coarse: FileLayer | None = None
     _coarse_said: dict[str, Any] = field(default_factory=lambda: {"status": "none", "text": ""})
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
@@ -60,7 +61,6 @@ class Layers:
             "on_earth": self.place.is_real,
             "bands": list(scene.bands),
             "model": self.model.name,
-            "probability": self.probability is not None,
             "compare": self.compare is not None,
             "warnings": list(scene.warnings),
         }

@@ -15,6 +15,7 @@ from geosam.viewer.asking import Asker
 from geosam.viewer.embedded import EmbeddedTiles
 from geosam.viewer.layers import Layers
 from geosam.viewer.place import Place
+from geosam.viewer.probability import ProbabilityLayer
 from geosam.viewer.rasters import FileLayer
 from geosam.viewer.routes import Page
 from geosam.viewer.session import Session, check_out
@@ -69,7 +70,8 @@ def open_page(
     loaded = load_model(options.model) if model is None else model
     asker = Asker(working, loaded, options, EmbeddedTiles(working, loaded, options), not given.points_only)
     session = Session(asker, place, rivers, out, Watch(working.source))
-    layers = Layers(working, place, loaded, options, compare, probability)
+    shown = ProbabilityLayer(place, probability, lambda: session.seen)
+    layers = Layers(working, place, loaded, options, shown, compare)
     return Page(session, layers, given.background)
 
 

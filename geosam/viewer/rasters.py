@@ -30,7 +30,7 @@ TILE_PX = 256
 LOOK_PX = 1_000_000
 """Pixels of the sample that a stretch is fitted to."""
 WATER_RGB = (31, 155, 255)
-_QUIET = threading.Lock()
+QUIET = threading.Lock()
 """Held where warnings are silenced, by rasterio itself too: Python does that for all threads at once."""
 BLUES = {sure: (*WATER_RGB, sure) for sure in range(256)}
 """Water of one colour, as opaque as it is sure."""
@@ -88,7 +88,7 @@ class OrthoLayer:
         scale = Affine.scale(width / small.shape[1], height / small.shape[0])
         affine = self._place.geobox.affine @ scale @ Affine.translation(part.col_off, part.row_off)
         fine = times <= 1 and abs(grid.affine.a) < abs(affine.a)  # Enlarged: pixels are shown as they are.
-        with _QUIET:
+        with QUIET:
             reproject(
                 source, out, src_transform=affine, src_crs=str(self._place.geobox.crs), dst_transform=grid.affine,
                 dst_crs=str(grid.crs), resampling=Resampling.nearest if fine else Resampling.bilinear,
@@ -119,13 +119,10 @@ class OrthoLayer:
 
     def _window(self, grid: GeoBox) -> tuple[Window | None, float]:
         """The part of the scene under a tile with a margin for resampling, and how many pixels one of the tile has."""
-        height, width = grid.shape
-        nodes = np.array(np.meshgrid(np.linspace(0, width, 9), np.linspace(0, height, 9)))
-        lonlat = _from_mercator(mapped(grid.affine, nodes.reshape(2, -1).T))
-        xy = self._place.pixels(lonlat)
-        if not np.isfinite(xy).all():
+        under = pixels_under(grid, self._place)
+        if under is None:
             return None, 1.0
-        low, high = xy.min(axis=0), xy.max(axis=0)
+        low, high = under
         times = max(1.0, float((high - low).max()) / TILE_PX)
         margin = 2 * times
         height, width = self._scene.shape
@@ -166,9 +163,17 @@ class FileLayer:
         return Picture(np.rint(sure * np.float32(255)).astype(np.uint8)[None], known, BLUES)
 
 
+def pixels_under(grid: GeoBox, place: Place) -> tuple[NDArray[np.float64], NDArray[np.float64]] | None:
+    """The least and the greatest (x, y) of a scene's pixels under a tile, shape (2,) each; None where it has none."""
+    height, width = grid.shape
+    nodes = np.array(np.meshgrid(np.linspace(0, width, 9), np.linspace(0, height, 9)))
+    xy = place.pixels(_from_mercator(mapped(grid.affine, nodes.reshape(2, -1).T)))
+    return (xy.min(axis=0), xy.max(axis=0)) if np.isfinite(xy).all() else None
+
+
 def _opened(option: str, path: str) -> rasterio.DatasetReader:
     try:
-        with _QUIET, warnings.catch_warnings():
+        with QUIET, warnings.catch_warnings():
             warnings.simplefilter("ignore", NotGeoreferencedWarning)
             return rasterio.open(path)
     except RasterioError as error:

@@ -276,8 +276,15 @@ def _state(page: Page) -> dict[str, Any]:
         "prompts": _points(page),
         "tiles": {"ready": ready, "wanted": wanted},
         "coarse": layers.coarse_state(),
+        "seen": _seen(session),
         "notice": session.watch.notice if session.watch.changed else "",
     }
+
+
+def _seen(session: Session) -> str:
+    """Another text whenever the probability layer shows something else: part of its tiles' address."""
+    seen = session.seen
+    return f"{len(seen)}.{seen[-1].number}" if seen else "0"
 
 
 def _pending(page: Page) -> dict[str, Any]:

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +20,11 @@ from geosam.pipeline.outputs import write_json
 from geosam.prompts import DRY, WATER
 from geosam.prompts.opening import SNAP
 from geosam.vector import write_rivers
+from geosam.vector.style import write_style
 from geosam.viewer import table
 from geosam.viewer.asking import Answer, Asked, Asker, meant
 from geosam.viewer.place import Place
+from geosam.viewer.probability import Seen
 from geosam.viewer.watch import Watch
 
 MOST_STEPS = 500
@@ -47,6 +50,11 @@ class Pending:
     note: str = ""
     """What a person should know of it."""
 
+    @cached_property
+    def seen(self) -> tuple[Seen, ...]:
+        """The probability that the model answered with; none or one."""
+        return () if self.answer is None or self.answer.probability.size == 0 else (Seen.of(self.answer),)
+
     @property
     def is_empty(self) -> bool:
         """Whether nothing has been asked."""
@@ -67,6 +75,8 @@ class State:
     pending: Pending
     log: tuple[dict[str, Any], ...] = ()
     """What was accepted and deleted, in order."""
+    seen: tuple[Seen, ...] = ()
+    """Probabilities that the accepted edits came from, in order."""
 
 
 class Session:
@@ -92,6 +102,12 @@ class Session:
     def state(self) -> State:
         """The state now."""
         return self._states[self._at]
+
+    @property
+    def seen(self) -> tuple[Seen, ...]:
+        """Probabilities that the model answered with, of the pending edit last."""
+        state = self.state
+        return (*state.seen, *state.pending.seen)
 
     @property
     def can_undo(self) -> bool:
@@ -175,7 +191,8 @@ class Session:
                 rivers = table.joined(rivers, pending.add, self.scene)
             rivers = table.without(rivers, pending.cut, self._least_px, self.scene)
             entry = {"action": "add" if pending.asked.means_water else "cut", **self._told(pending.asked)}
-            return self._push(State(rivers, Pending(), (*self.state.log, entry)))
+            seen = (*self.state.seen, *pending.seen)
+            return self._push(State(rivers, Pending(), (*self.state.log, entry), seen))
 
     def discard(self) -> State:
         """Forget the pending edit."""
@@ -249,6 +266,7 @@ class Session:
         crs = str(self.scene.geobox.crs) if self.scene.has_crs else None
         facts = {"geosam": __version__, "scene": self.scene.source, "crs": crs, "model": model, "edits": [*state.log]}
         write_json(history, facts)
+        write_style(out)
 
     @property
     def _least_px(self) -> float:

@@ -131,6 +131,7 @@ async function show(state) {
   at("total").textContent = `${state.polygons} ${state.polygons === 1 ? "polygon" : "polygons"} · ${area(state.area_m2)}`;
   at("notice").hidden = !state.notice;
   at("notice").textContent = state.notice;
+  page.panel.showAnswers(state.seen);
   progress(state);
   if (state.result !== page.rivers) {
     page.rivers = state.result;

@@ -35,10 +35,8 @@ export function makeMap(container, scene, rivers) {
     layers.push({ id: "background", type: "raster", source: "background" });
   }
   layers.push({ id: "ortho", type: "raster", source: "ortho", paint: { "raster-fade-duration": 0, "raster-resampling": "nearest" } });
-  if (scene.probability) {
-    sources.probability = raster("probability");
-    layers.push({ id: "probability", type: "raster", source: "probability", layout: { visibility: "none" }, paint: { "raster-fade-duration": 0 } });
-  }
+  sources.probability = raster("probability");
+  layers.push({ id: "probability", type: "raster", source: "probability", layout: { visibility: "none" }, paint: { "raster-fade-duration": 0, "raster-resampling": "nearest" } });
   const colour = rivers === "compare" ? OTHER : WATER;
   for (const name of ["rivers", "add", "cut", "prompts", "hover", "box"]) sources[name] = { type: "geojson", data: EMPTY, tolerance: 0.1, maxzoom: 24 };
   layers.push(
@@ -95,5 +93,8 @@ export function addCoarse(map, scene) {
   map.addSource("coarse", { type: "raster", tiles: [tilesOf("coarse")], tileSize: 256, bounds: scene.bounds, maxzoom: scene.maxzoom, minzoom: scene.minzoom });
   map.addLayer({ id: "coarse", type: "raster", source: "coarse", paint: { "raster-fade-duration": 0, "raster-resampling": "nearest" } }, "rivers-fill");
 }
+
+/** Show the probability as it is now; `version` says which answers it holds. */
+export const showSeen = (map, version) => map.getSource("probability").setTiles([tilesOf("probability", { version })]);
 
 export const setData = (map, source, data) => map.getSource(source)?.setData(data ?? EMPTY);

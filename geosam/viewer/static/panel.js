@@ -1,7 +1,7 @@
 // The panel at the left: layers with their opacity, and how the picture is shown.
 
 import { post } from "./api.js";
-import { addCoarse, setGroup, tilesOf, WATER, DRY } from "./map.js";
+import { addCoarse, setGroup, showSeen, tilesOf, WATER, DRY } from "./map.js";
 
 const NAMED = {
   "model's view": [],
@@ -17,6 +17,7 @@ export class Panel {
     this.tell = tell;
     this.shown = {};
     this.mirrors = []; // Further maps that show the same layers.
+    this.seen = "0"; // Which answers the probability shows.
     this.makeLayers();
     this.makeBands();
   }
@@ -27,7 +28,7 @@ export class Panel {
     const rows = [
       ["rivers", "Polygons", WATER, true, 0.7],
       ["prompts", "Prompts", DRY, true, 1],
-      ...(this.scene.probability ? [["probability", "Probability", "linear-gradient(90deg, #fff, #1f9bff)", false, 0.8]] : []),
+      ["probability", "Probability", "linear-gradient(90deg, #fff, #1f9bff)", false, 0.8],
       ["coarse", "Coarse mask", "#7fb8e8", false, 0.6],
       ["ortho", "Ortho", "linear-gradient(135deg, #7a8a5a, #b59a72)", true, 1],
       ...(this.scene.background ? [["background", "Background map", "#cfd8d0", true, 1]] : []),
@@ -86,6 +87,13 @@ export class Panel {
     }
   }
 
+  /** Show the probability of other answers. */
+  showAnswers(seen) {
+    if (seen === this.seen) return;
+    this.seen = seen;
+    for (const map of this.maps) showSeen(map, seen);
+  }
+
   makeBands() {
     const choice = document.getElementById("bands"), bands = this.scene.bands;
     const add = (title, value) => choice.append(new Option(title, value));
@@ -128,6 +136,7 @@ export class Panel {
   /** Let a further map show what this one shows. */
   mirror(map) {
     this.mirrors.push(map);
+    showSeen(map, this.seen);
     this.apply();
     this.showBands();
     this.showLight();
