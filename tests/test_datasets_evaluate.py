@@ -1,11 +1,13 @@
 """What ``geosam evaluate --dataset`` takes besides folders of pairs."""
 
+import json
+
 import numpy as np
 import pytest
 from PIL import Image
 
 from geosam.cli import main
-from geosam.datasets import DataOptions
+from geosam.datasets import DataOptions, open_labelled
 from geosam.errors import DatasetError
 from geosam.evaluate import DataSet
 
@@ -69,15 +71,45 @@ def test_a_root_never_leads_to_the_hub(tmp_path, monkeypatch):
 def test_a_split_that_is_not_there_is_told(saved):
     with pytest.raises(DatasetError, match=r"4 train, 2 validation.*left of split test"):
         DataSet(folder=str(saved / "two"), splits=("test",)).open()
-    with pytest.raises(DatasetError, match="--image-bands"):
-        DataSet(folder=str(saved / "two"), bands=(3, 2, 1)).open()
 
 
-def pair(folder, masks, label):
-    for name in ("images", masks):
-        (folder / name).mkdir(parents=True)
-    Image.fromarray(np.zeros((*label.shape, 3), np.uint8)).save(folder / "images" / "t0.png")
-    Image.fromarray(label).save(folder / masks / "t0.png")
+def test_bands_of_a_table_and_splits_of_a_folder_without_any(saved, tmp_path):
+    one = DataSet(folder=str(saved / "two"), bands=(3, 2, 1))
+    assert (one.read(one.open()[0]).rgb == 4).all()
+    for n in range(6):
+        pair(tmp_path / "pairs", "masks", np.full((4, 4), 255 * (n % 2), np.uint8), f"t{n}")
+    whole = DataSet(folder=str(tmp_path / "pairs"))
+    held = whole.model_copy(update={"splits": ("validation",), "data": DataOptions(validation=0.4)})
+    made = open_labelled(tmp_path / "pairs", DataOptions(validation=0.4)).splits["validation"]
+    assert len(whole.open()) == 6
+    assert [item.name for item in held.open()] == [tile.name for tile in made]
+    assert len(made) == 2
+
+
+def test_a_damaged_image_is_skipped_and_counted(tmp_path, tiny_weights, capsys):
+    for n in range(21):
+        pair(tmp_path / "pairs", "masks", np.full((16, 16), 255 * (n % 2), np.uint8), f"t{n}")
+    (tmp_path / "pairs" / "images" / "t3.png").write_bytes(b"no image")
+    call = ["evaluate", "--dataset", str(tmp_path / "pairs"), "--model", str(tiny_weights), "--rows", "coarse"]
+    with pytest.raises(SystemExit) as stop:
+        main([*call, "--json", str(tmp_path / "r.json")])
+    assert stop.value.code == 0
+    assert "t3.png" in capsys.readouterr().err
+    report = json.loads((tmp_path / "r.json").read_text())
+    assert report["rows"]["coarse"]["n"] == 20
+    assert len(report["skipped"]) == 1
+    (tmp_path / "pairs" / "images" / "t4.png").write_bytes(b"no image")
+    with pytest.raises(SystemExit) as stop:
+        main(call)
+    assert stop.value.code == 2
+    assert "2 of 21 images cannot be read, more than 5%" in capsys.readouterr().err
+
+
+def pair(folder, masks, label, name="t0"):
+    for place in ("images", masks):
+        (folder / place).mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((*label.shape, 3), np.uint8)).save(folder / "images" / f"{name}.png")
+    Image.fromarray(label).save(folder / masks / f"{name}.png")
 
 
 def test_class_ids_and_labels_folders_of_pairs(tmp_path):
@@ -100,8 +132,11 @@ def test_the_command_line_hands_its_options_on(tmp_path, monkeypatch):
     monkeypatch.setattr(DataSet, "open", stop)
     with pytest.raises(SystemExit):
         main(["evaluate", "--dataset", str(tmp_path), "--water-ids", "3,4", "--ignore-value", "255",
-              "--image-column", "photo", "--label-column", "river", "--layout", "cityscapes"])  # fmt: skip
+              "--image-column", "photo", "--label-column", "river", "--layout", "cityscapes", "--gsd", "native",
+              "--subset", "small", "--group-by", "place", "--columns", "0:0.5", "--group", "A"])  # fmt: skip
     options = seen[0].data
+    assert (options.gsd, options.subset, options.group_by) == ("native", "small", "place")
+    assert (seen[0].columns, seen[0].groups, seen[0].images) == ((0, 0.5), ("A",), "images")
     assert (options.water_ids, options.ignore_value, options.layout) == ((3, 4), 255, "cityscapes")
     assert (options.image_column, options.label_column) == ("photo", "river")
 

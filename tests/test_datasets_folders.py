@@ -158,6 +158,36 @@ def test_class_ids_become_water(folder):
     assert [np.unique(found[row]).tolist() for row in range(5)] == [[255], [255], [128], [0], [0]]
 
 
+def test_a_part_of_the_tiles_and_of_their_width(folder):
+    rows = [f"t{n},P{n // 2}" for n in range(10)]
+    (folder / "index.csv").write_text("\n".join(["file,group", *rows]))
+    options = DataOptions(names="t[0-7]", groups=("P0", "P1", "P2"), limit=4, columns=(0.0, 0.5))
+    tiles = everything(open_labelled(folder, options))
+    assert names(tiles) == ["t0", "t1", "t3", "t4"]
+    image, label = tiles[0].read()
+    assert image.shape == (20, 15, 3)
+    assert (label[:, :10] == 255).all()
+    assert label.shape == (20, 15)
+    with pytest.raises(DatasetError, match=r"no tile is left of groups P9 and names '\*'; .* t0, .* groups P0, P1"):
+        open_labelled(folder, DataOptions(groups=("P9",)))
+    with pytest.raises(ValueError, match="columns must be a part of the width"):
+        DataOptions(columns=(0.5, 0.5))
+
+
+def test_bands_stand_for_the_three_colours(folder):
+    (folder / "images" / "t0.png").unlink()
+    bands = np.stack([np.full((20, 30), value, np.uint8) for value in (10, 20, 30, 40)])
+    profile = {"driver": "GTiff", "width": 30, "height": 20, "count": 4, "dtype": "uint8"}
+    transform = rasterio.transform.from_origin(450_000, 5_300_000, 1, 1)
+    with rasterio.open(folder / "images" / "t0.tif", "w", transform=transform, crs="EPSG:32610", **profile) as out:
+        out.write(bands)
+    assert first(folder).read()[0][0, 0].tolist() == [10, 20, 30]
+    assert first(folder, bands=(4, 1, 1)).read()[0][0, 0].tolist() == [40, 10, 10]
+    with pytest.raises(DatasetError, match=r"t0.tif has 4 bands.*--image-bands"):
+        first(folder, bands=(5, 1, 1)).read()
+    assert everything(open_labelled(folder, DataOptions(bands=(3, 2, 1))))[3].read()[0][0, 0].tolist() == [3, 3, 3]
+
+
 def test_indices_of_a_palette_are_class_ids(folder):
     label = Image.new("P", (30, 20), 4)
     label.putpalette([200, 10, 10] * 256)

@@ -17,7 +17,7 @@ from geosam.scene import Scene
 LEFT, TOP, CRS = 450_000.0, 5_300_000.0, "EPSG:32610"
 
 
-def ortho(path, width=320, height=160, hole=None, dtype=np.uint8, left=LEFT):
+def ortho(path, width=320, height=160, hole=None, dtype=np.uint8, left=LEFT, step=2.0):
     """Noise, with a river in columns 40 to 59, 2 m a pixel; no data (0) in the columns of ``hole``."""
     path.parent.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -27,7 +27,7 @@ def ortho(path, width=320, height=160, hole=None, dtype=np.uint8, left=LEFT):
     if hole is not None:
         bands[:, :, hole] = 0
     profile = {"driver": "GTiff", "width": width, "height": height, "count": 3, "dtype": bands.dtype.name, "nodata": 0}
-    with rasterio.open(path, "w", transform=from_origin(left, TOP, 2, 2), crs=CRS, **profile) as out:
+    with rasterio.open(path, "w", transform=from_origin(left, TOP, step, step), crs=CRS, **profile) as out:
         out.write(bands)
     return path
 
@@ -139,9 +139,35 @@ def test_folders_of_orthos_and_labels_and_splits(tmp_path):
 def test_a_coarser_grid_on_request(tmp_path):
     ortho(tmp_path / "a.tif")
     river(tmp_path / "a.gpkg")
-    tile = everything(open_labelled(tmp_path, DataOptions(chip_px=64, gsd_m=4.0, group_by="name")))["a_0_0"]
+    tile = everything(open_labelled(tmp_path, DataOptions(chip_px=64, gsd=4.0, group_by="name")))["a_0_0"]
     assert tile.gsd_m == pytest.approx(4, rel=0.01)
     assert abs((tile.read()[1] == 255).sum(axis=1) - 10).max() <= 1
+
+
+def test_a_fine_ortho_is_read_as_a_run_would_work_on_it(tmp_path):
+    from geosam.pipeline import at_working_gsd
+
+    ortho(tmp_path / "a.tif", width=1200, height=1100, step=0.1)
+    river(tmp_path / "a.gpkg", first=2, last=3, height=55)  # Of 2 m: columns 40 to 59.
+    tile = everything(open_labelled(tmp_path, OPTIONS, at_working_gsd))["a_0_0"]
+    assert tile.gsd_m == pytest.approx(0.1 * 1100 / 512, rel=0.02)
+    assert abs((tile.read()[1] == 255).sum(axis=1) - 20 * 512 / 1100).max() <= 1
+    native = everything(open_labelled(tmp_path, DataOptions(chip_px=64, gsd="native"), at_working_gsd))
+    assert native["a_0_0"].gsd_m == pytest.approx(0.1, rel=0.01)
+    signatures = {open_labelled(tmp_path, OPTIONS, working).signature for working in (None, at_working_gsd)}
+    assert len(signatures) == 2
+
+
+def test_a_part_of_the_width_is_one_of_the_ortho_and_bands_are_chosen(tmp_path):
+    ortho(tmp_path / "a.tif")
+    river(tmp_path / "a.gpkg")
+    half = everything(open_labelled(tmp_path, DataOptions(chip_px=64, columns=(0.5, 1.0), group_by="name")))
+    assert {tile.source.window.col_off for tile in half.values()} == {160, 224, 256}
+    plain, other = (
+        everything(open_labelled(tmp_path, DataOptions(chip_px=64, bands=bands)))["a_0_0"].read()[0]
+        for bands in (None, (3, 2, 2))
+    )
+    assert np.array_equal(other, plain[..., [2, 1, 1]])
 
 
 def test_what_is_wrong_with_the_files_is_named(tmp_path):

@@ -128,6 +128,13 @@ def test_other_column_names_are_told(hf, tmp_path):
     check(data.splits["train"][0], int(data.splits["train"][0].name[1:]))
 
 
+def test_a_part_of_the_width_of_a_table(hf, tmp_path):
+    table(hf, 0, 4).save_to_disk(tmp_path / "saved")
+    image, label = open_labelled(tmp_path / "saved", DataOptions(columns=(0.5, 1.0))).splits["train"][0].read()
+    assert (image.shape, label.shape) == ((20, 15, 3), (20, 15))
+    assert not label.any()
+
+
 def test_an_image_folder_with_metadata(hf, tmp_path):
     folder = tmp_path / "pictures"
     folder.mkdir()

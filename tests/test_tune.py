@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -18,15 +19,18 @@ from geosam.datasets import open_labelled
 from geosam.errors import DatasetError, ModelError, OptionsError, OutputError, RunError
 from geosam.finetune import TuneOptions, finetune
 from geosam.finetune import store as store_room
+from geosam.finetune.kept import detached, embeddings_of, encoded
 from geosam.finetune.losses import boundary, focal, mask_loss
+from geosam.finetune.memory import in_parts
 from geosam.finetune.questions import Way, ask_about, draw_way
 from geosam.finetune.ranks import Ranks
-from geosam.finetune.store import corners, cut, open_store
+from geosam.finetune.store import corners, cut, drawn, open_store
+from geosam.finetune.suited import SAM, SMALL, suited
 from geosam.models import load_model
 from geosam.options import ModelOptions
 from geosam.predict.views import turned
 
-FAST = {"epochs": 2, "batch": 4, "learning_rate": 1e-3}
+FAST = {"epochs": 2, "batch": 4, "learning_rate": 1e-3, "views": 1}
 
 
 def pond(n: int, side: int = 64) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +94,9 @@ def test_only_the_decoder_is_in_the_file_and_the_rest_is_untouched(tiles, base, 
     tuned = run(tiles, base, tmp_path / "run", epochs=1)
     names = set(load_file(tuned.folder / "tuned.safetensors"))
     assert names
-    assert all(name.startswith("mask_decoder.") for name in names)
+    # river-tiny's way down decodes where nothing is asked, though it stands in the encoder.
+    assert all(name.startswith(("mask_decoder.", "image_encoder.way_down.")) for name in names)
+    assert any("way_down" in name for name in names) == ("tiny.safetensors" in base)
 
 
 @pytest.mark.parametrize("train", ["decoder+prompt", "lora", "all"])
@@ -99,7 +105,8 @@ def test_more_than_the_decoder_can_learn(tiles, base, tmp_path, train):
     tuned = run(tiles, base, tmp_path / "run", epochs=1, train=train, boxes=0.5)
     after = load_model(ModelOptions(name=str(tuned.folder), device="cpu", dtype="float32")).module.state_dict()
     moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
-    encoder = {name for name in moved if "encoder" in name.split(".")[0] and not name.startswith("prompt_encoder")}
+    others = ("prompt_encoder", "image_encoder.way_down")
+    encoder = {name for name in moved if "encoder" in name.split(".")[0] and not name.startswith(others)}
     assert any(name.startswith("mask_decoder.") for name in moved)
     assert bool(encoder) == (train in ("lora", "all"))
 
@@ -131,6 +138,19 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_curve(tiles, base, tmp_pat
         assert one["rows"] == pytest.approx(other["rows"], abs=1e-6)
 
 
+def test_a_run_that_was_killed_leaves_no_line_twice(tiles, tiny_weights, tmp_path):
+    settings = ModelOptions(name=str(tiny_weights), device="cpu", dtype="float32")
+    run(tiles, str(tiny_weights), tmp_path / "run", epochs=2)
+    log = tmp_path / "run" / "log.jsonl"
+    whole = log.read_text()
+    log.write_text(whole + '{"epoch": 3, "loss": 0.1}\n{"epoch": 4, "lo')  # Killed before and while it wrote.
+    finetune(tiles, settings, tmp_path / "run", TuneOptions.of(FAST), resume=True)
+    assert log.read_text() == whole
+    (tmp_path / "run" / "state.pt").unlink()  # Killed in its first epoch: nothing to go on from.
+    finetune(tiles, settings, tmp_path / "run", TuneOptions.of(FAST), resume=True)
+    assert [json.loads(line)["epoch"] for line in log.read_text().splitlines()] == [1, 2]
+
+
 def test_a_run_with_other_options_does_not_go_on(tiles, base, tmp_path):
     run(tiles, base, tmp_path / "run", epochs=1)
     settings = ModelOptions(name=base, device="cpu", dtype="float32")
@@ -160,42 +180,128 @@ def test_two_processes_have_the_losses_of_one(tiles, tiny_weights, tmp_path):
 
 
 def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(tiles, base, tmp_path, monkeypatch):
-    from geosam.finetune import tune
+    from geosam.finetune import lessons
 
-    loss = tune.mask_loss
+    loss = lessons.mask_loss
     calls = []
 
     def broken(*args):
         calls.append(1)
         return loss(*args) * (float("nan") if len(calls) > 4 else 1)
 
-    monkeypatch.setattr(tune, "mask_loss", broken)
+    monkeypatch.setattr(lessons, "mask_loss", broken)
     with pytest.raises(RunError, match="not a number in epoch"):
         run(tiles, base, tmp_path / "run", epochs=9)
     assert (tmp_path / "run" / "best" / "tuned.safetensors").is_file()
 
 
 def test_out_of_memory_halves_what_is_done_at_once_and_changes_nothing(tiles, base, tmp_path, monkeypatch):
-    from geosam.finetune.tune import Tuner
+    from geosam.finetune.lessons import Lessons
 
     plain = run(tiles, base, tmp_path / "plain", epochs=1)
-    loss = Tuner._loss
+    loss = Lessons.loss
 
-    def small(self, numbers, step):
-        if len(numbers) > 2:
+    def small(self, lessons):
+        if len(lessons) > 2:
             raise torch.OutOfMemoryError("too much")
-        return loss(self, numbers, step)
+        return loss(self, lessons)
 
-    monkeypatch.setattr(Tuner, "_loss", small)
+    monkeypatch.setattr(Lessons, "loss", small)
     halved = run(tiles, base, tmp_path / "halved", epochs=1)
     assert any("2 tiles at once" in note for note in halved.notes)
     assert halved.after == pytest.approx(plain.after, abs=1e-3)
+
+
+def test_tiles_are_encoded_and_scored_in_parts_that_fit():
+    done, tried = [], []
+
+    def small(numbers):
+        tried.append(len(numbers))
+        if len(numbers) > 2:
+            raise torch.OutOfMemoryError("too much")
+        done.extend(numbers)
+
+    in_parts(range(7), 8, small)
+    assert done == list(range(7))
+    assert tried == [7, 4, 2, 2, 2, 1]
+
+    def never(numbers):
+        raise torch.OutOfMemoryError("too much")
+
+    with pytest.raises(RunError, match="memory is too small for one tile"):
+        in_parts(range(7), 4, never)
 
 
 def test_a_run_that_made_things_worse_says_so(tiles, base, tmp_path):
     tuned = run(tiles, base, tmp_path / "run", epochs=1)
     tuned.before, tuned.after = {"auto": 0.9, "oracle": 0.9}, {"auto": 0.8, "oracle": 0.9}
     assert any("worse than the untouched" in line for line in tuned.report())
+
+
+def test_what_is_left_open_suits_the_model_and_is_told(tiles, base, tmp_path):
+    small = "tiny.safetensors" in base
+    said = []
+    settings = ModelOptions(name=base, device="cpu", dtype="float32")
+    tuned = finetune(tiles, settings, tmp_path / "run", TuneOptions(epochs=1, batch=8), warn=said.append)
+    suits = SMALL if small else SAM
+    line = f"--learning-rate {suits.learning_rate:g} and --views {suits.views}, as suits "
+    assert any(note.startswith(line) for note in tuned.notes)
+    assert said == tuned.notes
+    row = json.loads((tmp_path / "run" / "log.jsonl").read_text())
+    assert (row["learning_rate"], row["views"]) == (suits.learning_rate, suits.views)
+    assert row["rate"] == pytest.approx(suits.learning_rate, rel=0.9)
+    notes = json.loads((tuned.folder / "geosam.json").read_text())
+    assert notes["options"]["views"] == suits.views
+    arrays = [path for path in (tmp_path / "run" / "tiles").glob("*.npy") if path.stem not in ("labels", "guesses")]
+    assert {np.load(path, mmap_mode="r").shape[1] for path in arrays} == {suits.views}
+
+
+def test_what_is_given_is_kept_and_mobile_sam_counts_as_a_sam(tiny_weights):
+    from types import SimpleNamespace
+
+    from geosam.models.network import TinySam, TinySamConfig
+
+    model = load_model(ModelOptions(name=str(tiny_weights), device="cpu"))
+    options, suits, line = suited(TuneOptions(views=2), model)
+    assert (options.views, options.learning_rate, suits.views) == (2, SMALL.learning_rate, 2)
+    assert line == f"--learning-rate {SMALL.learning_rate:g}, as suits tiny"
+    assert suited(TuneOptions(views=2, learning_rate=1.0), model)[2] is None
+    mobile = SimpleNamespace(module=TinySam(TinySamConfig(image_size=64, skips=False)), name="mobile")
+    assert suited(TuneOptions(), mobile)[1] == SAM
+
+
+def test_the_manual_tells_what_suits_which_model():
+    from geosam.cli.finetune import command
+
+    told = " ".join(option.help or "" for option in command.params)
+    assert "3e-4 for river-tiny and 2e-4 for a SAM" in told
+    assert "8 for river-tiny and 1 for a SAM" in told
+    assert (SMALL.learning_rate, SMALL.views, SAM.learning_rate, SAM.views) == (3e-4, 8, 2e-4, 1)
+
+
+def test_norms_keep_their_statistics_where_everything_learns(tiles, tiny_weights, tmp_path):
+    before = load_model(ModelOptions(name=str(tiny_weights), device="cpu", dtype="float32")).module.state_dict()
+    tuned = run(tiles, str(tiny_weights), tmp_path / "run", epochs=1, train="all", views=1)
+    after = load_model(ModelOptions(name=str(tuned.folder), device="cpu", dtype="float32")).module.state_dict()
+    kept = [name for name in before if name.endswith(("running_mean", "running_var"))]
+    assert kept
+    assert all(torch.equal(before[name], after[name]) for name in kept)
+    assert any(not torch.equal(before[name], after[name]) for name in before if "backbone" in name)
+
+
+def test_a_question_about_one_body_does_not_teach_the_way_down(tiny_weights):
+    model = load_model(ModelOptions(name=str(tiny_weights), device="cpu", dtype="float32"))
+    model.module.requires_grad_(True)
+    images = torch.from_numpy(pond(1)[0].transpose(2, 0, 1))[None]
+    features = embeddings_of(model, encoded(model, images))
+    assert features.water.requires_grad
+    assert not any(part.requires_grad for part in vars(detached(features)).values())
+
+
+def test_the_water_that_river_tiny_sees_unasked_is_tuned_too(tiles, tiny_weights, tmp_path):
+    tuned = run(tiles, str(tiny_weights), tmp_path / "run", epochs=12, learning_rate=3e-3, patience=99)
+    assert tuned.after["none"] > tuned.before["none"] + 0.05
+    assert load_model(ModelOptions(name=str(tuned.folder), device="cpu")).plain
 
 
 def test_early_stop(tiles, base, tmp_path):
@@ -209,8 +315,8 @@ def test_early_stop(tiles, base, tmp_path):
 def test_the_encoder_runs_once_a_tile_and_view(tiles, base, tmp_path, monkeypatch):
     model = load_model(ModelOptions(name=base, device="cpu", dtype="float32"))
     seen = []
-    embed = type(model).embed
-    monkeypatch.setattr(type(model), "embed", lambda self, images: seen.append(len(images)) or embed(self, images))
+    encode = type(model).encode
+    monkeypatch.setattr(type(model), "encode", lambda self, images: seen.append(len(images)) or encode(self, images))
     data = open_labelled(tiles)
     first = open_store(data, model, tmp_path / "c", views=4, pixels=False, ranks=Ranks())
     assert not first.reused
@@ -236,9 +342,19 @@ def test_kept_embeddings_are_those_of_the_turned_tile(tiles, base, tmp_path):
     image, label = cut(*data.splits[chip.split][chip.tile].read(), chip.row, chip.col, model.tile_px)
     assert np.array_equal(store.labels[3], label)
     for view in (0, 3, 6):
-        wanted = model.pack(model.embed(torch.from_numpy(turned(image, view))[None]))
+        wanted = encoded(model, torch.from_numpy(turned(image, view))[None])
         for name, values in store.tensors([3], [view]).items():
             assert torch.allclose(values.float(), wanted[name].float(), atol=2e-2, rtol=2e-2)
+
+
+def test_what_is_kept_gives_the_embeddings_of_the_tile(tiles, base):
+    model = load_model(ModelOptions(name=base, device="cpu", dtype="float32"))
+    images = torch.from_numpy(np.stack([pond(n)[0].transpose(2, 0, 1) for n in range(2)]))
+    found = [model.embed(images), embeddings_of(model, encoded(model, images))]
+    whole, again = ([part for part in vars(one).values() if isinstance(part, torch.Tensor)] for one in found)
+    assert whole
+    for one, other in zip(whole, again, strict=True):
+        assert torch.allclose(one, other, atol=1e-4)
 
 
 def test_a_full_disk_is_told_before_anything_is_encoded(tiles, base, tmp_path, monkeypatch):
@@ -260,15 +376,58 @@ def test_large_images_are_cut_end_to_end_and_small_ones_filled_up():
 
 
 def test_corrupt_images_are_counted_and_too_many_stop_the_run(tiles, base, tmp_path, monkeypatch):
-    import shutil
-
     shutil.copytree(tiles, tmp_path / "some")
     (tmp_path / "some" / "train" / "images" / "train3.png").write_bytes(b"no image")
     with pytest.raises(DatasetError, match=r"1 of 15 images cannot be used.*train3\.png"):
         run(tmp_path / "some", base, tmp_path / "run")
     monkeypatch.setattr(store_room, "_MOST_BAD", 0.5)
     tuned = run(tmp_path / "some", base, tmp_path / "more", epochs=1)
+    assert "1 of 15 images are skipped" in tuned.notes
     assert any("skipped" in note and "train3.png" in note for note in tuned.notes)
+
+
+def test_weights_say_how_often_a_tile_is_drawn():
+    numbers = list(range(10, 20))
+    equal = drawn(numbers, [0.4] * 10, np.random.default_rng(0))
+    assert sorted(equal.tolist()) == numbers
+    assert equal.tolist() != numbers
+    epochs = [drawn(numbers, [2, 0, *[1] * 8], np.random.default_rng(seed)) for seed in range(20)]
+    counts = np.bincount(np.concatenate(epochs), minlength=20)[10:]
+    assert [len(epoch) for epoch in epochs] == [10] * 20
+    assert counts[0] == 40
+    assert counts[1] == 0
+    assert (counts[2:] == 20).all()
+    halves = [drawn(numbers, [0.5, *[1] * 9], np.random.default_rng(seed)) for seed in range(200)]
+    assert 80 < np.bincount(np.concatenate(halves))[10] < 130
+
+
+def test_an_index_with_weights_is_heeded(tiles, tiny_weights, tmp_path, monkeypatch):
+    from geosam.finetune.tune import Tuner
+
+    shutil.copytree(tiles, tmp_path / "some")
+    rows = ["file,split,weight", *(f"train{n},train,{1 if n == 2 else 0}" for n in range(8))]
+    for kind in ("images", "masks"):
+        (tmp_path / "flat" / kind).mkdir(parents=True)
+        for path in (tmp_path / "some" / "train" / kind).iterdir():
+            shutil.copy(path, tmp_path / "flat" / kind)
+        for path in (tmp_path / "some" / "validation" / kind).iterdir():
+            shutil.copy(path, tmp_path / "flat" / kind)
+    rows += [f"validation{n},val," for n in range(4)]
+    (tmp_path / "flat" / "index.csv").write_text("\n".join(rows))
+    seen, gradients = set(), Tuner._gradients
+
+    def watched(self, lessons, whole):
+        seen.update(self.data.splits["train"][self.store.chips[one.number].tile].name for one in lessons)
+        return gradients(self, lessons, whole)
+
+    monkeypatch.setattr(Tuner, "_gradients", watched)
+    run(tmp_path / "flat", str(tiny_weights), tmp_path / "run", epochs=1)
+    assert seen == {"train2"}
+    (tmp_path / "flat" / "index.csv").write_text(
+        "\n".join(row.removesuffix(",1") + ",0" * row.endswith(",1") for row in rows)
+    )
+    with pytest.raises(DatasetError, match="weight of 0"):
+        run(tmp_path / "flat", str(tiny_weights), tmp_path / "none", epochs=1)
 
 
 # Questions -----------------------------------------------------------------------------------------------------------
@@ -389,15 +548,71 @@ def test_the_verb(tiles, tiny_weights, tmp_path, capsys):
     assert len((tmp_path / "run" / "log.jsonl").read_text().splitlines()) == 1
 
 
+def test_the_verb_hands_its_data_options_on(tmp_path, monkeypatch, capsys):
+    seen = {}
+
+    def stop(dataset, model, out, options, *, data, **rest):
+        seen.update(dataset=dataset, options=options, data=data)
+        raise DatasetError("that is all")
+
+    monkeypatch.setattr("geosam.finetune.finetune", stop)
+    call = ["finetune", "--dataset", "tiles", "--out", str(tmp_path / "run"), "--columns", "0:0.5", "--names", "t*",
+            "--group", "A", "--group", "B", "--limit", "7", "--image-bands", "3,4,4", "--gsd", "native",
+            "--chip", "256", "--revision", "v1", "--water-ids", "3,4", "--ignore-value", "9",
+            "--image-column", "photo"]  # fmt: skip
+    assert run_verb(call) == 2
+    data = seen["data"]
+    assert (data.columns, data.names, data.groups, data.limit) == ((0, 0.5), "t*", ("A", "B"), 7)
+    assert (data.bands, data.gsd, data.chip_px, data.revision) == ((3, 4, 4), "native", 256, "v1")
+    assert (data.water_ids, data.ignore_value, data.image_column) == ((3, 4), 9, "photo")
+    assert (seen["options"].learning_rate, seen["options"].views) == (None, None)
+    for wrong in (["--gsd", "0"], ["--columns", "1:0"], ["--image-bands", "1,2"], ["--water-ids", "a"]):
+        assert run_verb(["finetune", "--dataset", "tiles", "--out", str(tmp_path / "run"), *wrong]) == 2
+    config = tmp_path / "c.toml"
+    config.write_text('[run]\ndataset = "tiles"\n[dataset]\ngroups = ["A"]\ncolumns = [0.5, 1.0]\ngsd = 0.5\n')
+    assert run_verb(["finetune", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
+    assert (seen["data"].groups, seen["data"].columns, seen["data"].gsd) == (("A",), (0.5, 1.0), 0.5)
+    capsys.readouterr()
+    config.write_text('[run]\ndataset = "tiles"\n[dataset]\ngsd = -1.0\n')
+    assert run_verb(["finetune", "--config", str(config), "--out", str(tmp_path / "run")]) == 2
+    assert "gsd must be above 0 m" in capsys.readouterr().err
+
+
+def test_orthoimages_are_tuned_on_at_the_resolution_they_are_run_at(tmp_path, monkeypatch):
+    from geosam.pipeline import at_working_gsd
+
+    seen = []
+
+    def stop(dataset, data, working):
+        seen.append(working)
+        raise DatasetError("that is all")
+
+    monkeypatch.setattr("geosam.finetune.run.open_labelled", stop)
+    with pytest.raises(DatasetError, match="that is all"):
+        finetune("orthos", out=tmp_path / "run")
+    assert seen == [at_working_gsd]
+
+
 def test_the_verb_needs_something_to_learn_from(tmp_path, capsys):
     assert run_verb(["finetune", "--out", str(tmp_path / "run")]) == 2
     assert "Give --dataset" in capsys.readouterr().err
 
 
-def test_pushing_is_checked_before_and_told_after(tiles, tiny_weights, tmp_path, monkeypatch):
+def test_pushing_is_checked_before_and_told_after(tiles, tiny_weights, tmp_path, monkeypatch, capsys):
     from geosam.finetune import publish
 
-    assert run_verb(["finetune", "--dataset", str(tiles), "--out", str(tmp_path / "x"), "--push-to-hub", "me"]) == 2
+    call = ["finetune", "--dataset", str(tiles), "--out", str(tmp_path / "x"), "--push-to-hub"]
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.get_token", lambda: None)
+    for repo, word in (("me", "not of the form owner/name"), ("me/rivers", "nobody is logged in")):
+        assert run_verb([*call, repo]) == 2
+        assert word in capsys.readouterr().err
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    assert run_verb([*call, "me/rivers"]) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert len(lines) == 1
+    assert "HF_HUB_OFFLINE is set" in lines[0]
+    assert not (tmp_path / "x").exists()
     calls = []
 
     class Api:

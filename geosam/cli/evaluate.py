@@ -7,39 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geosam.cli import shared
+from geosam.cli import labelled, shared
 from geosam.errors import OptionsError, OutputError
 
 if TYPE_CHECKING:
     from geosam.evaluate import DataSet
 
-_DATASET_ONLY = ("csv_path", "worst", "split", "group", "limit")
-
-
-def _shares(_ctx: click.Context, _param: click.Parameter, text: str) -> tuple[float, float]:
-    try:
-        first, last = (float(part) for part in text.split(":"))
-    except ValueError:
-        raise click.BadParameter(f"{text!r} is not of the form FROM:TO, such as 0.5:1.") from None
-    if not 0 <= first < last <= 1:
-        raise click.BadParameter(f"{text!r} is not a part of the width from 0 to 1, such as 0.5:1.")
-    return first, last
-
-
-def _bands(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = text.split(",")
-    if len(parts) != 3 or not all(part.strip().isdigit() and int(part) >= 1 for part in parts):
-        raise click.BadParameter(f"{text!r} does not name three bands from 1, such as 3,2,1.")
-    return tuple(int(part) for part in parts)
-
-
-def _ids(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...]:
-    parts = [] if text is None else text.split(",")
-    if not all(part.strip().isdigit() for part in parts):
-        raise click.BadParameter(f"{text!r} does not list class ids, such as 3,4.")
-    return tuple(int(part) for part in parts)
+_DATASET_ONLY = ("csv_path", "worst", "split", *labelled.FIELDS)
+_OWN = ("images", "masks", "image_suffix", "names", "groups", "columns", "bands", "limit")
+"""Of a folder of pairs these are a :class:`DataSet`'s own."""
 
 
 _dataset_options = shared.join(
@@ -47,31 +23,12 @@ _dataset_options = shared.join(
         "--dataset", metavar="DATA",
         help="Labelled images: a folder with images/ and masks/, parquet, orthos with polygons, or a hub id ORG/NAME.",
     ),
-    click.option("--images", default="images", show_default=True, metavar="NAME", help="Subfolder of the images."),
-    click.option("--masks", default="masks", show_default=True, metavar="NAME", help="Subfolder of the labels."),
+    labelled.labelled_options,
     click.option("--split", multiple=True, metavar="NAME", help="Only this split; may be repeated; all: every one."),
-    click.option("--group", multiple=True, metavar="NAME", help="Only this group of index.csv; may be repeated."),
-    click.option("--names", default="*", show_default=True, metavar="PATTERN", help="Only images of such a name."),
-    click.option("--image-suffix", default="", metavar="TEXT", help="What image names have after those of the labels."),
-    click.option("--label-suffix", metavar="TEXT", help="What label names end in, in data without images/ and masks/."),
-    click.option("--image-column", metavar="NAME", help="Column of the images in a table.  [default: image]"),
-    click.option("--label-column", metavar="NAME", help="Column of the labels in a table.  [default: label]"),
-    click.option("--labels", metavar="PATH", help="Polygons of orthoimages, where they do not lie beside them."),
-    click.option("--layout", type=click.Choice(["auto", "cityscapes"]), default="auto", help="What a folder is like."),
-    click.option("--water-ids", metavar="LIST", callback=_ids, help="Class ids of the labels that are water."),
-    click.option("--ignore-value", type=int, metavar="N", help="Label value that is not counted."),
-    click.option(
-        "--columns", default="0:1", show_default=True, metavar="FROM:TO", callback=_shares,
-        help="Only this part of the width of every image.",
-    ),
-    click.option(
-        "--image-bands", metavar="R,G,B", callback=_bands, help="Bands of the images that are red, green and blue."
-    ),
     click.option(
         "--image-gsd", type=click.FloatRange(min=0, min_open=True), metavar="METRES",
         help="Pixel size of the images, so that areas and --gsd mean something; of two vector files: of the grid.",
     ),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="At most N images, evenly spread."),
     click.option("--rows", default="coarse,auto,oracle,none", show_default=True, metavar="LIST", help="What to run."),
 )  # fmt: skip
 
@@ -154,6 +111,8 @@ def _score_model(given: dict[str, Any]) -> int:
     model = load_model(options.model)
     with shared.progress("images") as progress:
         result = evaluate_model(dataset, model, options, rows=rows, ruler=_ruler(given), progress=progress)
+    for fault in result.skipped:
+        click.echo(f"note: skipped: {fault}", err=True)
     if given["json_path"]:
         write_json(Path(given["json_path"]), {**result.report(), "options": options.model_dump(mode="json")})
     if given["csv_path"]:
@@ -168,13 +127,13 @@ def _score_model(given: dict[str, Any]) -> int:
 def _dataset(given: dict[str, Any]) -> DataSet:
     from geosam.datasets import DataOptions
     from geosam.evaluate import DataSet
+    from geosam.options import checked
 
-    named = ("label_suffix", "image_column", "label_column", "labels", "layout", "water_ids", "ignore_value")
+    typed = labelled.typed(given)
+    own = {name: typed.pop(name) for name in _OWN if name in typed}
+    data = checked(DataOptions, {**typed, "gsd": shared.segment_options().scene.gsd}, "evaluate")
     return DataSet(
-        folder=given["dataset"], images=given["images"], masks=given["masks"],
-        splits=given["split"] or None, groups=given["group"] or None, names=given["names"],
-        image_suffix=given["image_suffix"], columns=given["columns"], bands=given["image_bands"],
-        gsd_m=given["image_gsd"], data=DataOptions(**{name: given[name] for name in named}), limit=given["limit"],
+        folder=given["dataset"], splits=given["split"] or None, gsd_m=given["image_gsd"], data=data, **own
     )  # fmt: skip
 
 
@@ -185,7 +144,7 @@ def _score_files(files: tuple[str, ...], given: dict[str, Any]) -> int:
 
     useless = [name for name in _DATASET_ONLY if given[name]]
     if useless:
-        option = "--" + useless[0].removesuffix("_path")
+        option = labelled.option_of(useless[0])
         raise OptionsError(f"{option} is for a data set. Leave it away, or give --dataset.")
     threshold = shared.segment_options().vector.threshold
     with shared.progress("strips") as progress:

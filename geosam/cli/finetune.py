@@ -8,7 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from geosam.cli import shared
+from geosam.cli import labelled, shared
 from geosam.errors import OptionsError
 
 _TRAIN = ("decoder", "decoder+prompt", "lora", "all")
@@ -17,20 +17,6 @@ _TUNE = (
     "train", "epochs", "batch", "learning_rate", "loss", "views", "ema", "patience", "multimask", "learn_none",
     "learn_dense", "coarse", "boxes", "jitter_px", "lora_rank", "seed",
 )  # fmt: skip
-_DATA = (
-    "layout", "images", "masks", "image_suffix", "label_suffix", "image_column", "label_column", "name_column",
-    "subset", "water_ids", "ignore_value", "group_by", "validation", "labels", "chip_px", "gsd_m",
-)  # fmt: skip
-
-
-def _ids(_ctx: click.Context, _param: click.Parameter, text: str | None) -> tuple[int, ...] | None:
-    if text is None:
-        return None
-    parts = [part.strip() for part in text.split(",")]
-    if not all(part.isdigit() for part in parts):
-        raise click.BadParameter(f"{text!r} is not a list of class ids, such as 3,4.")
-    return tuple(int(part) for part in parts)
-
 
 _run_options = shared.join(
     click.option("--dataset", metavar="ID|PATH", help="Labelled tiles: a hub id, or a folder or file; see below."),
@@ -72,13 +58,19 @@ _tune_options = shared.join(
     click.option(
         "--batch-size", "batch", type=int, metavar="N", help="Tiles a step, over all processes.  [default: 16]"
     ),
-    click.option("--learning-rate", type=float, metavar="RATE", help="At its height.  [default: 2e-4]"),
+    click.option(
+        "--learning-rate",
+        type=float,
+        metavar="RATE",
+        help="At its height.  [default: by the model, 3e-4 for river-tiny and 2e-4 for a SAM]",
+    ),
     click.option("--loss", type=click.Choice(_LOSSES), help="sam is 20 focal : 1 Dice.  [default: bce-dice]"),
     click.option(
         "--views",
         type=click.Choice(["1", "2", "4", "8"]),
         callback=lambda c, p, v: v and int(v),
-        help="Turned and mirrored views to learn from, each encoded once.  [default: 1]",
+        help="Turned and mirrored views to learn from, each encoded once.  [default: by the model, 8 for river-tiny "
+        "and 1 for a SAM]",
     ),
     click.option(
         "--ema", type=float, metavar="DECAY", help="Score and save a moving average of the weights.  [default: off]"
@@ -108,26 +100,10 @@ _tune_options = shared.join(
     click.option("--seed", type=int, metavar="N", help="Of order, prompts and views.  [default: 42]"),
 )
 
-_data_options = shared.join(
-    click.option(
-        "--layout", type=click.Choice(["auto", "cityscapes"]), help="How files are laid out.  [default: auto]"
-    ),
-    click.option("--images", metavar="NAME", help="Subfolder of the images.  [default: images]"),
-    click.option("--masks", metavar="NAME", help="Subfolder of the labels.  [default: masks or labels]"),
-    click.option("--image-suffix", metavar="TEXT", help="End of image names, such as _rgb.png."),
-    click.option("--label-suffix", metavar="TEXT", help="End of label names, such as _mask.png."),
-    click.option("--image-column", metavar="NAME", help="Column of the images.  [default: image]"),
-    click.option("--label-column", metavar="NAME", help="Column of the labels.  [default: label or mask]"),
-    click.option("--name-column", metavar="NAME", help="Column of the names.  [default: name]"),
-    click.option("--subset", metavar="NAME", help="Configuration of a data set on the hub."),
-    click.option("--water-ids", metavar="IDS", callback=_ids, help="Class ids that are water, such as 3,4."),
-    click.option("--ignore-value", type=int, metavar="VALUE", help="Label value that says nothing."),
-    click.option("--group-by", metavar="COLUMN", help="Keep tiles of one place or date in one split."),
-    click.option("--validation", type=float, metavar="SHARE", help="Split off where there is none.  [default: 0.15]"),
-    click.option("--labels", metavar="FILE", help="Polygons of water, for orthoimages."),
-    click.option("--chip", "chip_px", type=int, metavar="PX", help="Side of the chips of orthoimages.  [default: 512]"),
-    click.option("--gsd", "gsd_m", type=float, metavar="METRES", help="Pixel of orthoimages.  [default: their own]"),
-)
+_gsd_option = click.option(
+    "--gsd", type=shared.gsd, metavar="native|auto|METRES", help="Pixel size that orthoimages are read at; auto: as "
+    "geosam segment works on them.  [default: auto]",
+)  # fmt: skip
 
 _scratch_options = shared.join(
     click.option(
@@ -144,7 +120,8 @@ _scratch_options = shared.join(
 @click.command(name="finetune", short_help="Tune or train a model on labelled tiles.")
 @_run_options
 @_tune_options
-@_data_options
+@labelled.labelled_options
+@_gsd_option
 @_scratch_options
 @click.pass_context
 def command(ctx: click.Context, /, **given: Any) -> int:
@@ -205,7 +182,9 @@ def _tune(given: dict[str, Any], typed: set[str], table: dict[str, Any]) -> int:
 
     where = given["config"] or "finetune"
     options = TuneOptions.of({**_part(table, "finetune", where), **_given(given, _TUNE)}, where)
-    data = checked(DataOptions, {**_part(table, "dataset", where), **_given(given, _DATA)}, where)
+    data = checked(
+        DataOptions, {**_part(table, "dataset", where), **labelled.typed(given), **_given(given, ("gsd",))}, where
+    )
     run = _part(table, "run", where)
     dataset = given["dataset"] or run.get("dataset")
     if not dataset:
@@ -219,13 +198,13 @@ def _tune(given: dict[str, Any], typed: set[str], table: dict[str, Any]) -> int:
     with shared.stage_progress() as progress:
         tuned = finetune(
             dataset, model, given["out"], options, data=data, cache=given["cache"], resume=given["resume"],
-            overwrite=given["overwrite"], progress=progress,
+            overwrite=given["overwrite"], progress=progress, warn=lambda line: click.echo(f"note: {line}", err=True),
         )  # fmt: skip
     if not tuned.speaks:  # One process of several.
         return 0
     if given["tensorboard"]:
         log_to_tensorboard(Path(given["out"]))
-    for line in tuned.report():
+    for line in tuned.report(notes=False):  # They were told as they came.
         click.echo(line)
     if given["push_to_hub"]:
         click.echo(push(tuned.folder, given["push_to_hub"]))

@@ -12,7 +12,7 @@ import numpy as np
 
 from geosam.datasets.labels import UInt8
 from geosam.datasets.pictures import IMAGE_SUFFIXES, Picture, read_label, read_rgb
-from geosam.datasets.tile import check_sizes
+from geosam.datasets.tile import across, check_sizes
 from geosam.errors import DatasetError
 
 _SHOWN = 5
@@ -33,6 +33,7 @@ class Pair:
         facts: The other columns of the index.
         water_ids: Class ids of water; none: the label is 255 and 0, or 1 and 0.
         ignore_value: Label value that says nothing of the pixel.
+        bands: Bands that stand for red, green and blue, from 1; None: the first three.
     """
 
     image: Path
@@ -44,6 +45,7 @@ class Pair:
     facts: Mapping[str, str] = field(default_factory=dict)
     water_ids: tuple[int, ...] = ()
     ignore_value: int | None = None
+    bands: tuple[int, int, int] | None = None
 
     def read(self) -> tuple[UInt8, UInt8]:
         """The image, uint8 (h, w, 3), and its label, uint8 (h, w) of 255, 0 and 128.
@@ -52,14 +54,13 @@ class Pair:
             UnreadableError: A file is damaged or gone.
             DatasetError: The sizes differ, or the label has another value.
         """
-        image = read_rgb(Picture(self.image))
+        image = read_rgb(Picture(self.image), self.bands)
         if self.mask is None:
             label = np.zeros(image.shape[:2], np.uint8)
         else:
             label = read_label(Picture(self.mask), self.water_ids, self.ignore_value)
         check_sizes(image, label, str(self.mask))
-        first, last = (round(share * image.shape[1]) for share in self.columns)
-        return image[:, first:last], label[:, first:last]
+        return across(image, self.columns), across(label, self.columns)
 
 
 def load_folder(

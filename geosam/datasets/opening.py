@@ -10,7 +10,7 @@ from pathlib import Path
 
 from geosam.datasets.listing import Listing
 from geosam.datasets.options import DataOptions
-from geosam.datasets.ortho import has_orthos, list_orthos
+from geosam.datasets.ortho import Working, has_orthos, list_orthos
 from geosam.datasets.paired import list_cityscapes, list_paired, list_suffixed, masks_folder
 from geosam.datasets.splits import split_folders, split_tiles
 from geosam.datasets.table import has_parquet, is_image_folder, is_saved, list_hub, list_local
@@ -43,7 +43,9 @@ class LabelledData:
         return f"{self.source}: {counts} tiles" + (f" of {len(groups)} groups" if groups else "")
 
 
-def open_labelled(source: str | Path, options: DataOptions | None = None) -> LabelledData:
+def open_labelled(
+    source: str | Path, options: DataOptions | None = None, working: Working | None = None
+) -> LabelledData:
     """List labelled tiles, without reading them.
 
     Args:
@@ -52,6 +54,8 @@ def open_labelled(source: str | Path, options: DataOptions | None = None) -> Lab
             vector files; parquet, or a folder that ``save_to_disk`` wrote, or images with metadata; or the id of
             a data set on the Hugging Face hub, ``org/name``.
         options: What to take from it, and how.
+        working: Brings orthoimages to the resolution that ``options.gsd`` asks for, such as
+            :func:`geosam.pipeline.at_working_gsd`; None: they are read as they are.
 
     Returns:
         Tiles in splits. A missing validation split is drawn from the training tiles by ``options.seed``, in whole
@@ -61,18 +65,18 @@ def open_labelled(source: str | Path, options: DataOptions | None = None) -> Lab
         DatasetError: Nothing is there, or it cannot be used as it is.
     """
     options = DataOptions() if options is None else options
-    listing = _listing(source, options)
+    listing = _listing(source, options, working)
     splits = split_tiles(listing.tiles, options)
     signature = hashlib.sha256("\n".join([options.model_dump_json(), *listing.stamps]).encode()).hexdigest()
     return LabelledData(str(source), splits.tiles, signature, (*listing.warnings, *splits.warnings))
 
 
-def _listing(source: str | Path, options: DataOptions) -> Listing:
+def _listing(source: str | Path, options: DataOptions, working: Working | None) -> Listing:
     path = Path(source).expanduser()
     if path.is_dir():
-        return _folder(path, options)
+        return _folder(path, options, working)
     if path.is_file():
-        return _file(path, options)
+        return _file(path, options, working)
     if isinstance(source, str) and _HUB_ID.fullmatch(source):
         return list_hub(source, options)
     raise DatasetError(
@@ -80,15 +84,15 @@ def _listing(source: str | Path, options: DataOptions) -> Listing:
     )
 
 
-def _file(path: Path, options: DataOptions) -> Listing:
+def _file(path: Path, options: DataOptions, working: Working | None) -> Listing:
     if has_parquet(path):
         return list_local(path, options)
     if has_orthos(path, options):
-        return list_orthos(path, options)
+        return list_orthos(path, options, working)
     raise DatasetError(f"{path} is neither parquet nor an orthoimage with labels beside it or in --labels.")
 
 
-def _folder(path: Path, options: DataOptions) -> Listing:
+def _folder(path: Path, options: DataOptions, working: Working | None) -> Listing:
     if options.layout == "cityscapes":
         return list_cityscapes(path, options)
     if options.image_suffix is not None or options.label_suffix is not None:
@@ -96,7 +100,7 @@ def _folder(path: Path, options: DataOptions) -> Listing:
     if is_saved(path):
         return list_local(path, options)
     if has_orthos(path, options):
-        return list_orthos(path, options)
+        return list_orthos(path, options, working)
     places = [place for place in (path, *split_folders(path).values()) if (place / options.images).is_dir()]
     if any(masks_folder(place, options) for place in places):
         return list_paired(path, options)

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Ids = Annotated[tuple[int, ...], Field(strict=False)]
 """A TOML file has lists, no tuples."""
+Words = Annotated[tuple[str, ...], Field(strict=False)]
+Shares = Annotated[tuple[float, float], Field(strict=False)]
+Bands = Annotated[tuple[int, int, int], Field(strict=False)]
 
 
 class DataOptions(BaseModel):
@@ -39,6 +42,16 @@ class DataOptions(BaseModel):
     """Class ids of water in the labels; none: labels are 255 and 0, or 1 and 0."""
     ignore_value: int | None = None
     """Label value that says nothing of the pixel; 128 does so anyway where there are no class ids."""
+    bands: Bands | None = None
+    """Bands of the images that stand for red, green and blue, from 1; one may be named twice. None: the first three."""
+    columns: Shares = (0.0, 1.0)
+    """Share of every image's width that is used, from 0 (left) to 1 (right); of an ortho, not of its chips."""
+    names: str = "*"
+    """Only tiles whose name fits this pattern (``fnmatch``), such as ``t[1-6]_*``."""
+    groups: Words = ()
+    """Only tiles of these groups; none: of all."""
+    limit: int | None = Field(default=None, ge=1)
+    """At most so many tiles, evenly spread over the list."""
     group_by: str | None = None
     """Column whose tiles stay in one split: a place or a date. None: ``group`` if there is one; ``name``: no groups."""
     validation: float = Field(default=0.15, gt=0, lt=1)
@@ -51,5 +64,15 @@ class DataOptions(BaseModel):
     """Side of the chips that orthoimages are cut into, pixels."""
     stride_px: int | None = Field(default=None, ge=16)
     """From one chip to the next, pixels; None: ``chip_px``. The last of a row lies flush with the border."""
-    gsd_m: float | None = Field(default=None, gt=0)
-    """Metres a pixel at which orthoimages are read; None: as they are."""
+    gsd: Literal["native", "auto"] | float = "auto"
+    """Metres a pixel at which orthoimages are read; ``auto``: as ``geosam segment`` works on them."""
+
+    @model_validator(mode="after")
+    def _makes_sense(self) -> Self:
+        if isinstance(self.gsd, float) and self.gsd <= 0:
+            raise ValueError(f"gsd must be above 0 m, got {self.gsd}")
+        if not 0 <= self.columns[0] < self.columns[1] <= 1:
+            raise ValueError(f"columns must be a part of the width from 0 to 1, such as (0.5, 1), got {self.columns}")
+        if self.bands is not None and min(self.bands) < 1:
+            raise ValueError(f"bands are counted from 1, got {self.bands}")
+        return self

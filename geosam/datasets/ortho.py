@@ -30,6 +30,9 @@ from geosam.options import SceneOptions
 if TYPE_CHECKING:
     from geosam.scene import Scene
 
+Working = Callable[["Scene", SceneOptions], "Scene"]
+"""The scene at the resolution that the options ask for, as a run of ``geosam segment`` brings it there."""
+
 _LOOK_PX = 2048
 """Longer side of the look at an ortho that tells chips without any data."""
 
@@ -99,8 +102,13 @@ def find_orthos(path: Path, options: DataOptions) -> list[OrthoFile]:
     return [OrthoFile(file, _vector_of(file, options, in_folder), split) for file, split in rasters]
 
 
-def list_orthos(path: Path, options: DataOptions) -> Listing:
+def list_orthos(path: Path, options: DataOptions, working: Working | None = None) -> Listing:
     """Chips of one ortho or of a folder of them; an ortho is a group, and of a single one an end is for validation.
+
+    Args:
+        path: The ortho or the folder.
+        options: How to cut them.
+        working: Brings an ortho to the resolution that ``options.gsd`` asks for; None: they are read as they are.
 
     Raises:
         DatasetError: An ortho or its labels cannot be read, labels are missing or lie elsewhere.
@@ -112,8 +120,10 @@ def list_orthos(path: Path, options: DataOptions) -> Listing:
     tiles: list[Tile] = []
     warnings: list[str] = []
     water = 0
+    grids = []
     for file in files:
-        ortho = _open(file, options)
+        ortho = _open(file, options, working)
+        grids.append(f"{file.raster.stem} {ortho.scene.shape}")
         water += len(ortho.polygons)
         warnings += ortho.scene.warnings
         tiles += _chips(ortho, file, index.get(file.raster.stem, {}), options)
@@ -124,7 +134,8 @@ def list_orthos(path: Path, options: DataOptions) -> Listing:
         )
     if len(files) == 1 and options.group_by != "name" and not any(tile.split for tile in tiles):
         tiles = _ends_apart(tiles, options)
-    return Listing(tiles, stamps([*(file.raster for file in files), *vectors, root / "index.csv"], root), warnings)
+    sources = [*(file.raster for file in files), *vectors, root / "index.csv"]
+    return Listing(tiles, [*stamps(sources, root), *grids], warnings)
 
 
 def _rasters(folder: Path) -> list[Path]:
@@ -154,16 +165,24 @@ def _vectors(folder: Path) -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in VECTOR_SUFFIXES}
 
 
-def _open(file: OrthoFile, options: DataOptions) -> Labelled:
+def _open(file: OrthoFile, options: DataOptions, working: Working | None) -> Labelled:
     from geosam.scene import Scene
 
     assert file.vector is not None
-    scene_options = SceneOptions(gsd="native" if options.gsd_m is None else options.gsd_m)
+    scene_options = SceneOptions(gsd=options.gsd, bands=_roles(options))
     try:
-        scene = Scene.open(file.raster, scene_options)
+        opened = Scene.open(file.raster, scene_options)
+        scene = opened if working is None else working(opened, scene_options)
     except GeosamError as error:
         raise DatasetError(str(error)) from None
     return Labelled(scene, polygons_on(scene.geobox, file.vector))
+
+
+def _roles(options: DataOptions) -> str | None:
+    """Bands as :class:`SceneOptions` names them."""
+    if options.bands is None:
+        return None
+    return ",".join(f"{role}={band}" for role, band in zip(("red", "green", "blue"), options.bands, strict=True))
 
 
 def _chips(ortho: Labelled, file: OrthoFile, row: dict[str, str], options: DataOptions) -> list[Tile]:
@@ -182,11 +201,11 @@ def _chips(ortho: Labelled, file: OrthoFile, row: dict[str, str], options: DataO
 
 
 def _windows(shape: tuple[int, int], options: DataOptions) -> Iterator[Window]:
-    rows, cols = (_starts(length, options) for length in shape)
-    height, width = (min(length, options.chip_px) for length in shape)
-    for row in rows:
-        for col in cols:
-            yield Window(col, row, width, height)
+    left, right = (round(share * shape[1]) for share in options.columns)
+    height, width = (min(length, options.chip_px) for length in (shape[0], right - left))
+    for row in _starts(shape[0], options):
+        for col in _starts(right - left, options):
+            yield Window(left + col, row, width, height)
 
 
 def _starts(length: int, options: DataOptions) -> list[int]:

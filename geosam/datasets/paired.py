@@ -131,7 +131,10 @@ def _one_folder(folder: Path, root: Path, options: DataOptions, split: str) -> L
 
 
 def _tile(pair: Pair, options: DataOptions) -> Tile:
-    source = replace(pair, water_ids=options.water_ids, ignore_value=options.ignore_value)
+    source = replace(
+        pair, water_ids=options.water_ids, ignore_value=options.ignore_value, bands=options.bands,
+        columns=options.columns,
+    )  # fmt: skip
     weight = weight_of(pair.facts, f"index.csv, {pair.name}")
     return Tile(pair.name, source, pair.group, pair.split, weight, pair.facts)
 

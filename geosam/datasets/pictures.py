@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,7 @@ IMAGE_SUFFIXES = (".jpg", ".jpeg", ".png", ".tif", ".tiff")
 RASTER_SUFFIXES = (".tif", ".tiff")
 LOW, HIGH = 2.0, 98.0
 """Percentiles of a deeper image that become 0 and 255."""
+_opening = threading.Lock()
 _TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 
 
@@ -48,18 +50,19 @@ class Picture:
         return self.path is not None and self.path.suffix.lower() in RASTER_SUFFIXES
 
 
-def read_rgb(picture: Picture) -> UInt8:
+def read_rgb(picture: Picture, bands: Sequence[int] | None = None) -> UInt8:
     """The picture as uint8 (h, w, 3).
 
-    Grey becomes three equal bands. Deeper than eight bits: one gain for the three bands, so that the
-    percentiles 2 and 98 of them all become 0 and 255; a gain a band would turn brown water grey.
+    ``bands`` stand for red, green and blue, from 1; None: the first three. Grey becomes three equal bands.
+    Deeper than eight bits: one gain for the three bands, so that the percentiles 2 and 98 of them all become
+    0 and 255; a gain a band would turn brown water grey.
 
     Raises:
         UnreadableError: The file is damaged, gone, or no picture.
         DatasetError: It has bands or values that are no picture.
     """
     with _telling(picture):
-        values = _raster_bands(picture) if picture.is_raster else _picture_bands(picture)
+        values = _raster_bands(picture, bands) if picture.is_raster or bands else _picture_bands(picture)
     if values.dtype == np.uint8:
         return np.ascontiguousarray(values)
     return _eight_bits(values, str(picture))
@@ -108,20 +111,33 @@ def _stream(picture: Picture) -> Any:
 
 @contextmanager
 def _raster(picture: Picture) -> Iterator[Any]:
-    # A tile cut as a plain TIFF has no georeference, and needs none.
-    with warnings.catch_warnings():
+    # A tile cut as a plain TIFF has no georeference, and needs none. catch_warnings is not thread-safe, hence the lock.
+    with _opening, warnings.catch_warnings():
         warnings.simplefilter("ignore", NotGeoreferencedWarning)
-        with rasterio.open(_stream(picture)) as source:
-            yield source
+        opened = rasterio.open(_stream(picture))
+    with opened as source:
+        yield source
 
 
-def _raster_bands(picture: Picture) -> NDArray[Any]:
+def _raster_bands(picture: Picture, asked: Sequence[int] | None) -> NDArray[Any]:
     with _raster(picture) as source:
+        if asked is not None:
+            return _asked_bands(source, asked, picture)
         if source.count == 2 or source.count == 0:
-            raise DatasetError(f"{picture} has {source.count} bands. Give images of red, green and blue, or grey.")
+            raise DatasetError(
+                f"{picture} has {source.count} bands. Give images of red, green and blue, or grey; or "
+                "say which bands stand for the three with --image-bands."
+            )
         if source.count == 1 and source.colorinterp[0] == ColorInterp.palette:
             return _coloured(source.read(1), source.colormap(1))
         bands: NDArray[Any] = source.read([1, 2, 3] if source.count >= 3 else [1, 1, 1])
+    return bands.transpose(1, 2, 0)
+
+
+def _asked_bands(source: Any, asked: Sequence[int], picture: Picture) -> NDArray[Any]:
+    if source.count < max(asked):
+        raise DatasetError(f"{picture} has {source.count} bands. Say which are red, green and blue with --image-bands.")
+    bands: NDArray[Any] = source.read(list(asked))
     return bands.transpose(1, 2, 0)
 
 

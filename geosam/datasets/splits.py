@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from fnmatch import fnmatch
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 
@@ -14,6 +16,7 @@ from geosam.datasets.options import DataOptions
 from geosam.datasets.tile import Tile
 from geosam.errors import DatasetError
 
+Item = TypeVar("Item")
 SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test", "testing": "test",
@@ -47,9 +50,9 @@ def split_tiles(tiles: Sequence[Tile], options: DataOptions) -> Splits:
     Tiles without a split belong to the training; those of a split that is none of the three are left out.
 
     Raises:
-        DatasetError: ``group_by`` names no column of the data.
+        DatasetError: ``group_by`` names no column of the data, or no tile is left of those that are wanted.
     """
-    tiles, warnings = _known(_grouped(tiles, options.group_by))
+    tiles, warnings = _known(_chosen(_grouped(tiles, options.group_by), options))
     parts: dict[str, list[Tile]] = {"train": [], "validation": [], "test": []}
     for tile in tiles:
         parts[tile.split].append(tile)
@@ -59,6 +62,26 @@ def split_tiles(tiles: Sequence[Tile], options: DataOptions) -> Splits:
     if not parts["test"]:
         del parts["test"]
     return Splits(parts, (*warnings, *_shared_groups(parts)))
+
+
+def _chosen(tiles: list[Tile], options: DataOptions) -> list[Tile]:
+    """Those that names, groups and limit leave."""
+    kept = [tile for tile in tiles if fnmatch(tile.name, options.names)]
+    kept = [tile for tile in kept if not options.groups or tile.group in options.groups]
+    if tiles and not kept:
+        groups = sorted({tile.group for tile in tiles if tile.group})
+        raise DatasetError(
+            f"no tile is left of groups {', '.join(options.groups) or 'all'} and names {options.names!r}; there are "
+            f"names such as {shortened(tile.name for tile in tiles)} and groups {shortened(groups) or 'none'}."
+        )
+    return list(evenly(kept, options.limit))
+
+
+def evenly(items: Sequence[Item], limit: int | None) -> Sequence[Item]:
+    """At most so many, evenly spread over the list."""
+    if limit is None or len(items) <= limit:
+        return items
+    return [items[n * len(items) // limit] for n in range(limit)]
 
 
 def _grouped(tiles: Sequence[Tile], column: str | None) -> list[Tile]:

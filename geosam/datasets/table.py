@@ -15,7 +15,7 @@ from geosam.datasets.labels import UInt8
 from geosam.datasets.listing import Listing, depth_warning, stamps, weight_of
 from geosam.datasets.options import DataOptions
 from geosam.datasets.pictures import Picture, read_label, read_rgb
-from geosam.datasets.tile import Tile
+from geosam.datasets.tile import Tile, across, check_sizes
 from geosam.errors import DatasetError
 
 Tables = Mapping[str, Any]
@@ -35,12 +35,16 @@ class Row:
     name: str
     water_ids: tuple[int, ...] = ()
     ignore_value: int | None = None
+    bands: tuple[int, int, int] | None = None
+    columns: tuple[float, float] = (0.0, 1.0)
 
     def read(self) -> tuple[UInt8, UInt8]:
         """The image, uint8 (h, w, 3), and its label, uint8 (h, w) of 255, 0 and 128."""
         values = self.table[self.number]
         image, label = (_picture(values[column], f"{column} of {self.name}") for column in self.table.column_names)
-        return read_rgb(image), read_label(label, self.water_ids, self.ignore_value)
+        rgb, water = read_rgb(image, self.bands), read_label(label, self.water_ids, self.ignore_value)
+        check_sizes(rgb, water, self.name)
+        return across(rgb, self.columns), across(water, self.columns)
 
 
 def is_saved(folder: Path) -> bool:
@@ -125,7 +129,7 @@ def _tiles(split: str, table: Any, where: str, options: DataOptions, alone: bool
     for number, name in enumerate(names):
         row = {key: values[number] for key, values in facts.items()}
         own, group = split_and_group(row)
-        source = Row(encoded, number, name, options.water_ids, options.ignore_value)
+        source = Row(encoded, number, name, options.water_ids, options.ignore_value, options.bands, options.columns)
         # A table of one split may tell its splits in a column, as an index does.
         yield Tile(name, source, group, (own or split) if alone else split, weight_of(row, name), row)
 

@@ -56,6 +56,12 @@ class Tile:
         return image, label
 
 
+def across(values: UInt8, columns: tuple[float, float]) -> UInt8:
+    """A part of the width of an image or label, (h, w, ...), as shares of it from 0 (left) to 1 (right)."""
+    first, last = (round(share * values.shape[1]) for share in columns)
+    return values[:, first : max(last, first + 1)]
+
+
 def check_sizes(image: UInt8, label: UInt8, where: str) -> None:
     """Refuse a label that is not on its image's grid.
 

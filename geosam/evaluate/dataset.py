@@ -9,6 +9,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from geosam.datasets import UnreadableError
+from geosam.datasets.tile import MOST_BAD
+from geosam.errors import DatasetError
 from geosam.evaluate.picture import Case, Worst
 from geosam.evaluate.rows import ROWS, Found, Row, Runner
 from geosam.evaluate.samples import DataSet, Sample
@@ -36,6 +39,8 @@ class Evaluation:
     """Every image in every row."""
     worst: Worst = field(default_factory=Worst)
     """The worst images, to be looked at."""
+    skipped: list[str] = field(default_factory=list)
+    """Images that cannot be read, a line each; they count in no row."""
     seconds: float = 0.0
 
     def of(self, row: Row) -> list[Scored]:
@@ -63,6 +68,7 @@ class Evaluation:
             "thin_px": self.ruler.thin_px,
             "failure_iou": self.ruler.failure_iou,
             "seconds": round(self.seconds, 1),
+            "skipped": self.skipped,
             "rows": self.rows,
         }
 
@@ -89,7 +95,7 @@ def evaluate_model(
         progress: Called with images done and images in all.
 
     Raises:
-        DatasetError: The data set cannot be used as it is.
+        DatasetError: The data set cannot be used as it is, or more than one image in twenty cannot be read.
         OptionsError: Options contradict each other.
     """
     ruler = Ruler() if ruler is None else ruler
@@ -99,12 +105,25 @@ def evaluate_model(
         runner = Runner.of(model, SegmentOptions() if options is None else options, Path(folder))
         result = Evaluation(dataset.title, model.name, model.sha256, runner.threshold, ruler)
         for done, item in enumerate(items, start=1):
-            sample = dataset.read(item)
-            _score(result, sample, runner.rows(sample, rows))
+            try:
+                sample = dataset.read(item)
+            except UnreadableError as error:
+                _skip(result, str(error), len(items))
+            else:
+                _score(result, sample, runner.rows(sample, rows))
             if progress is not None:
                 progress(done, len(items))
     result.seconds = time.perf_counter() - begun
     return result
+
+
+def _skip(result: Evaluation, fault: str, count: int) -> None:
+    result.skipped.append(fault)
+    if len(result.skipped) > MOST_BAD * count:
+        raise DatasetError(
+            f"{len(result.skipped)} of {count} images cannot be read, more than {MOST_BAD:.0%}. The first: "
+            f"{result.skipped[0]}"
+        )
 
 
 def _score(result: Evaluation, sample: Sample, found: dict[Row, Found]) -> None:

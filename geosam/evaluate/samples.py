@@ -12,13 +12,13 @@ import numpy as np
 import rasterio
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from rasterio.errors import RasterioError
 
 from geosam.datasets import DRY, IGNORE, WATER, DataOptions, Pair, Tile, load_folder, open_labelled
-from geosam.datasets.folder import pictures
-from geosam.datasets.splits import split_of
+from geosam.datasets.folder import pictures, read_index, split_and_group
+from geosam.datasets.splits import evenly, split_of
 from geosam.errors import DatasetError, OptionsError
 from geosam.options import first_fault, read_toml
+from geosam.pipeline import at_working_gsd
 
 SYNTH = "synth"
 """Name of the data set that is made on the fly."""
@@ -68,7 +68,8 @@ class DataSet(BaseModel):
     images: str = "images"
     masks: str = "masks"
     splits: tuple[str, ...] | None = None
-    """Splits as the index of a folder calls them; of other data train, validation and test, or ``all``."""
+    """Splits as the index of a folder calls them; of other data, and of a folder whose index has none, train,
+    validation and test as tuning makes them, or ``all``."""
     groups: tuple[str, ...] | None = None
     names: str = "*"
     image_suffix: str = ""
@@ -107,23 +108,28 @@ class DataSet(BaseModel):
             DatasetError: The folder or its labels are missing, or nothing is left.
         """
         if self.folder == SYNTH:
-            return _spread(range(*self.seeds), self.limit)
+            return evenly(range(*self.seeds), self.limit)
         folder = Path(self.folder) if root is None else Path(root) / self.folder
         masks = self._masks(folder)
-        if masks is None:
-            return _spread(self._tiles(self.folder if root is None else folder, warn), self.limit)
+        if masks is None or self._splits_are_made(folder):
+            return evenly(self._tiles(self.folder if root is None else folder, warn), self.limit)
         negatives = self.negatives if self.negatives is not None else self.splits is None and self.groups is None
         if self.image_suffix:
-            return _spread(self._by_suffix(folder, masks), self.limit)
+            return evenly(self._by_suffix(folder, masks), self.limit)
         pairs = load_folder(
             folder, images=self.images, masks=masks, splits=self.splits, groups=self.groups,
             names=self.names, columns=self.columns, negatives=negatives,
         )  # fmt: skip
-        return _spread([self._meant(pair) for pair in pairs], self.limit)
+        return evenly([self._meant(pair) for pair in pairs], self.limit)
+
+    def _splits_are_made(self, folder: Path) -> bool:
+        """Whether splits are asked for that nobody wrote down: then they are made as for tuning."""
+        rows = read_index(folder / "index.csv").values()
+        return self.splits is not None and not any(split_and_group(row)[0] for row in rows)
 
     def _meant(self, pair: Pair) -> Pair:
         """A pair whose label's values mean what the options say."""
-        return replace(pair, water_ids=self.data.water_ids, ignore_value=self.data.ignore_value)
+        return replace(pair, water_ids=self.data.water_ids, ignore_value=self.data.ignore_value, bands=self.bands)
 
     def _masks(self, folder: Path) -> str | None:
         """The subfolder with the labels of a folder of pairs; None where the data are laid out otherwise."""
@@ -134,11 +140,7 @@ class DataSet(BaseModel):
 
     def _tiles(self, source: str | Path, warn: Callable[[str], object] | None) -> list[Tile]:
         """The tiles of other data than a folder of pairs."""
-        if self.bands is not None:
-            raise DatasetError(f"{source} is no folder of pairs: --image-bands says nothing of it. Leave it away.")
-        given = {"images": self.images, "masks": None if self.masks == "masks" else self.masks}
-        suffix = {"image_suffix": self.image_suffix} if self.image_suffix else {}
-        data = open_labelled(source, self.data.model_copy(update={**given, **suffix}))
+        data = open_labelled(source, self.data.model_copy(update=self._taken()), at_working_gsd)
         usual = "test" if data.splits.get("test") else "validation"
         splits = [split_of(name) or name for name in self.splits or (usual,)]
         tiles = [
@@ -158,14 +160,21 @@ class DataSet(BaseModel):
                 warn(line)
         return tiles
 
+    def _taken(self) -> dict[str, Any]:
+        """What :class:`DataOptions` calls what is taken of other data than pairs."""
+        given = {"images": self.images, "masks": None if self.masks == "masks" else self.masks}
+        given |= {"image_suffix": self.image_suffix} if self.image_suffix else {}
+        return {**given, "columns": self.columns, "bands": self.bands}
+
     def _by_suffix(self, folder: Path, masks: str) -> list[Pair]:
         """Labels and the images named after them."""
-        images = {path.stem: path for path in (folder / self.images).glob(f"*{self.image_suffix}.*")}
+        end = self.image_suffix.lstrip("*").partition(".")[0]  # "*_rgb.png" means the same as "_rgb".
+        images = {path.stem: path for path in (folder / self.images).glob(f"*{end}.*")}
         labels = sorted(path for path in (folder / masks).iterdir() if fnmatch(path.stem, self.names))
         pairs = [
-            self._meant(Pair(images[path.stem + self.image_suffix], path, path.stem, columns=self.columns))
+            self._meant(Pair(images[path.stem + end], path, path.stem, columns=self.columns))
             for path in labels
-            if path.stem + self.image_suffix in images
+            if path.stem + end in images
         ]
         if not pairs:
             raise DatasetError(f"{folder / self.images} has no image named as a label and {self.image_suffix!r}.")
@@ -181,14 +190,9 @@ class DataSet(BaseModel):
             return self._made(item)
         if isinstance(item, Tile):
             rgb, label = item.read()
-            first, last = (round(share * rgb.shape[1]) for share in self.columns)
             own = _own_gsd(item.source.image) if isinstance(item.source, Pair) else item.gsd_m
-            return Sample(item.name, item.group, rgb[:, first:last], label[:, first:last], self.gsd_m or own)
-        if self.bands is not None and item.image.suffix.lower() in (".tif", ".tiff"):
-            _check_raster(item.image, self.bands)
+            return Sample(item.name, item.group, rgb, label, self.gsd_m or own)
         rgb, label = item.read()
-        if self.bands is not None:
-            rgb = _bands(item, self.bands)
         return Sample(item.name, item.group, rgb, label, self.gsd_m or _own_gsd(item.image))
 
     def _made(self, seed: int) -> Sample:
@@ -216,31 +220,6 @@ def load_list(path: str | Path) -> list[DataSet]:
 def read_all(dataset: DataSet, items: Sequence[Item]) -> Iterator[Sample]:
     """Every image, read when asked for."""
     return (dataset.read(item) for item in items)
-
-
-def _spread(items: Sequence[Any], limit: int | None) -> Sequence[Any]:
-    if limit is None or len(items) <= limit:
-        return items
-    return [items[i * len(items) // limit] for i in range(limit)]
-
-
-def _check_raster(path: Path, bands: tuple[int, int, int]) -> None:
-    try:
-        with rasterio.open(path) as source:
-            count, dtype = source.count, source.dtypes[0]
-    except RasterioError as error:
-        raise DatasetError(f"{path} cannot be read as an image: {error}") from None
-    if count < max(bands):
-        raise DatasetError(f"{path} has {count} bands. Say which are red, green and blue with --image-bands.")
-    if dtype != "uint8":
-        raise DatasetError(f"{path} is {dtype}, and --image-bands takes 8-bit images. Stretch it first.")
-
-
-def _bands(pair: Pair, bands: tuple[int, int, int]) -> NDArray[np.uint8]:
-    with rasterio.open(pair.image) as source:
-        values = source.read(list(bands))
-    first, last = (round(share * values.shape[2]) for share in pair.columns)
-    return np.ascontiguousarray(values[:, :, first:last].transpose(1, 2, 0))
 
 
 def _own_gsd(path: Path) -> float | None:

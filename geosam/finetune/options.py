@@ -10,6 +10,7 @@ from geosam.options import checked
 
 Train = Literal["decoder", "decoder+prompt", "lora", "all"]
 Loss = Literal["bce", "dice", "focal", "bce-dice", "sam", "boundary"]
+Views = Literal[1, 2, 4, 8]
 
 
 class TuneOptions(BaseModel):
@@ -23,8 +24,8 @@ class TuneOptions(BaseModel):
     """Greatest number of passes over the training tiles."""
     batch: int = Field(default=16, ge=1)
     """Tiles a step, over all processes."""
-    learning_rate: float = Field(default=2e-4, gt=0)
-    """At its height, after the warm-up."""
+    learning_rate: float | None = Field(default=None, gt=0)
+    """At its height, after the warm-up; None: what suits the model, see :mod:`geosam.finetune.suited`."""
     weight_decay: float = Field(default=1e-2, ge=0)
     warmup: float = Field(default=0.05, ge=0, le=1)
     """Share of the steps in which the rate rises; then it falls along a cosine, unless ``constant``."""
@@ -66,8 +67,9 @@ class TuneOptions(BaseModel):
     jitter_px: float = Field(default=1.5, ge=0)
     """Points are shaken by up to so many pixels."""
 
-    views: Literal[1, 2, 4, 8] = 1
-    """Views of a square that are learned from, of its eight turns and flips; each is encoded once."""
+    views: Views | None = None
+    """Views of a square that are learned from, of its eight turns and flips; each is encoded once. None: what suits
+    the model, see :mod:`geosam.finetune.suited`."""
     lora_rank: int = Field(default=8, ge=1)
 
     @classmethod

@@ -11,13 +11,22 @@ from geosam.errors import OptionsError, RunError
 
 
 def check_hub(repo: str) -> None:
-    """Refuse an id that the hub would refuse, before hours of work.
+    """Refuse what the hub would refuse, before hours of work; without asking it.
 
     Raises:
-        OptionsError: It is not of the form owner/name.
+        OptionsError: The id is not of the form owner/name, the hub is switched off, or nobody is logged in.
     """
+    from huggingface_hub import constants, get_token
+
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", repo):
         raise OptionsError(f"--push-to-hub {repo!r} is not of the form owner/name.")
+    if constants.HF_HUB_OFFLINE:
+        raise OptionsError(
+            f"--push-to-hub {repo} needs the hub, and HF_HUB_OFFLINE is set. Unset it, or leave --push-to-hub away and "
+            "upload the folder best later."
+        )
+    if get_token() is None:
+        raise OptionsError(f"--push-to-hub {repo} needs an account, and nobody is logged in. Give: hf auth login")
 
 
 def push(folder: Path, repo: str) -> str:

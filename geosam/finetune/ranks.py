@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from accelerate import Accelerator
 
 
+_MOST_THREADS = 16
+
+
 @dataclass(frozen=True)
 class Ranks:
     """One process among those that ``accelerate launch -m geosam finetune`` (or torchrun) started, or the only one."""
@@ -25,6 +28,11 @@ class Ranks:
     device: str = "cpu"
     """This process's own device, as torch names it."""
     accelerator: Any = None
+
+    @property
+    def threads(self) -> int:
+        """Threads for what the CPU does beside the model, of which every process has its share."""
+        return max(min((os.cpu_count() or 1) // self.world, _MOST_THREADS), 1)
 
     @classmethod
     def join(cls, device: str = "auto") -> Ranks:

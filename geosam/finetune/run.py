@@ -12,6 +12,7 @@ from geosam.finetune.ranks import Ranks
 from geosam.finetune.tune import Tuned, Tuner
 from geosam.models import load_model
 from geosam.options import ModelOptions
+from geosam.pipeline import at_working_gsd
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -27,6 +28,7 @@ def finetune(
     resume: bool = False,
     overwrite: bool = False,
     progress: StageProgress | None = None,
+    warn: Callable[[str], object] | None = None,
 ) -> Tuned:
     """Tune a model on labelled tiles.
 
@@ -40,6 +42,7 @@ def finetune(
         resume: Go on from ``state.pt``.
         overwrite: Replace an earlier run in ``out``.
         progress: Called with a stage, what is done of it, and how much it is.
+        warn: Told a line at once for everything that the user should know; all are in the report too.
 
     Returns:
         The scores before and after, and where the weights are.
@@ -53,7 +56,7 @@ def finetune(
     options = TuneOptions() if options is None else options
     out = Path(out)
     _check_out(out, resume, overwrite)
-    labelled = open_labelled(dataset, data)
+    labelled = open_labelled(dataset, data, at_working_gsd)
     _check_splits(labelled)
     settings = ModelOptions(name=model) if isinstance(model, str) else model
     ranks = Ranks.join(settings.device)
@@ -63,7 +66,7 @@ def finetune(
         _make(out, resume)
     ranks.wait()
     tuner = Tuner(labelled, loaded, base, options, out, ranks, Path(cache) if cache else out / "tiles")
-    tuner.notes += list(labelled.warnings)
+    tuner.warn = warn or tuner.warn
     return tuner.run(resume=resume, progress=progress or (lambda stage, done, total: None))
 
 
@@ -82,6 +85,8 @@ def _check_splits(data: LabelledData) -> None:
             raise DatasetError(
                 f"the data have no {split} images ({data.describe()}). Give more images, or another split."
             )
+    if not any(tile.weight for tile in data.splits["train"]):
+        raise DatasetError("all training images have a weight of 0. Give at least one of them a weight above it.")
 
 
 def _make(out: Path, resume: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from geosam.finetune.kept import embeddings_of
+from geosam.finetune.memory import in_parts
 from geosam.finetune.ranks import Ranks
 from geosam.finetune.store import Store
 from geosam.options import PromptOptions
@@ -34,8 +37,8 @@ def score(
     """
     mine = list(numbers[ranks.rank :: ranks.world])
     sums = torch.zeros(len(ROWS), 2, dtype=torch.float64, device=ranks.device)
-    for start in range(0, len(mine), batch):
-        some = mine[start : start + batch]
+
+    def look(some: Sequence[int]) -> None:
         found = masks(model, store, some)
         for place, row in enumerate(ROWS):
             for number, water in zip(some, found.get(row, []), strict=False):
@@ -43,7 +46,9 @@ def score(
                 if value is not None:
                     sums[place] += torch.tensor([value, 1.0], dtype=torch.float64, device=sums.device)
         if progress is not None:
-            progress(min(start + batch, len(mine)), len(mine))
+            progress(mine.index(some[-1]) + 1, len(mine))
+
+    in_parts(mine, batch, look)
     sums = ranks.sum(sums)
     return {row: float(total / count) for row, (total, count) in zip(ROWS, sums.tolist(), strict=True) if count}
 
@@ -57,22 +62,18 @@ def masks(model: Any, store: Store, numbers: Sequence[int]) -> dict[str, list[Bo
         if "none" in model.understands:
             found["none"] = guesses = _water(model, embeddings, [no_prompts()] * len(numbers))
         found["coarse"] = guesses
-        found["auto"] = _water(
-            model, embeddings, [_prompts(guess, n, dense=True) for n, guess in _paired(numbers, guesses)]
-        )
-        truths = [np.asarray(store.labels[n] == 255) for n in numbers]
-        found["oracle"] = _water(model, embeddings, [_prompts(t, n, dense=False) for n, t in _paired(numbers, truths)])
+        if "none" in found:
+            asked = [_prompts(guess, n, dense=True) for n, guess in zip(numbers, guesses, strict=True)]
+        else:
+            asked = [store.once(f"auto {n}", partial(_prompts, store.guess(n), n, dense=True)) for n in numbers]
+        found["auto"] = _water(model, embeddings, asked)
+        asked = [store.once(f"oracle {n}", partial(_from_truth, store, n)) for n in numbers]
+        found["oracle"] = _water(model, embeddings, asked)
         return found
 
 
-def _paired(numbers: Sequence[int], masks: Sequence[Bool]) -> list[tuple[int, Bool]]:
-    """Chips and masks side by side."""
-    return list(zip(numbers, masks, strict=True))
-
-
-def embeddings_of(model: Any, tensors: dict[str, Tensor]) -> Any:
-    """Embeddings from a store's tensors: unpacked, or encoded now where the encoder learns."""
-    return model.encode(tensors["pixels"]) if "pixels" in tensors else model.unpack(tensors)
+def _from_truth(store: Store, number: int) -> Prompts:
+    return _prompts(np.asarray(store.labels[number] == 255), number, dense=False)
 
 
 def _prompts(water: Bool, number: int, dense: bool) -> Prompts:

@@ -10,8 +10,11 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +26,21 @@ from torch import Tensor
 from geosam.coarse import guess_water
 from geosam.datasets import LabelledData, Tile, UnreadableError
 from geosam.errors import DatasetError, OutputError
+from geosam.finetune.kept import encoded
+from geosam.finetune.memory import in_parts
 from geosam.finetune.ranks import Ranks
 from geosam.predict.views import turned
+from geosam.prompts import Prompts
 
 UInt8 = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
-VERSION = 1
+VERSION = 2
 """Of the layout on disk and of the way tiles are cut: a new one makes old caches be built again."""
 _SPARE_BYTES = 200 * 2**20
 _MOST_BAD = 0.05
+_AHEAD = 5
+"""Batches whose images are cut while one is encoded: the first guess of a tile of 1024 px takes longer than that."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +93,7 @@ class Store:
         self.labels: NDArray[np.uint8] = loaded.pop("labels")
         self._guesses: NDArray[np.uint8] = loaded.pop("guesses")
         self.arrays: dict[str, NDArray[Any]] = loaded
+        self._made: dict[str, Prompts] = {}
 
     def of_split(self, split: str) -> list[int]:
         """Numbers of the chips of a split."""
@@ -94,6 +103,12 @@ class Store:
         """The coarse mask of a chip, bool (S, S)."""
         side = self.labels.shape[1]
         return np.unpackbits(self._guesses[n], count=side * side).reshape(side, side).astype(bool)
+
+    def once(self, key: str, make: Callable[[], Prompts]) -> Prompts:
+        """Prompts that are the same in every epoch; on a tile of 1024 px they take 60 ms."""
+        if key not in self._made:
+            self._made[key] = make()
+        return self._made[key]
 
     def tensors(self, numbers: Sequence[int], views: Sequence[int]) -> dict[str, Tensor]:
         """The arrays of some chips, each seen in its own view, (len(numbers), ...)."""
@@ -105,6 +120,29 @@ class Store:
             for name, kept in self.arrays.items()
         }
         return {name: torch.from_numpy(values) for name, values in picked.items()}
+
+
+def drawn(numbers: Sequence[int], weights: Sequence[float], rng: np.random.Generator) -> NDArray[np.int64]:
+    """The chips of an epoch in random order, as many as there are, each as often as its weight wants.
+
+    Evenly spread over the weights rather than drawn one by one: equal weights give every chip once, and a weight of
+    two gives it twice.
+
+    Args:
+        numbers: Of the chips.
+        weights: Of each, above or equal to 0, not all 0.
+        rng: Draws the order, and which of the chips that are due a half are taken.
+
+    Returns:
+        int64 (len(numbers),).
+    """
+    order = rng.permutation(numbers)
+    if len(set(weights)) == 1:
+        return order
+    of = dict(zip(numbers, weights, strict=True))
+    ends = np.cumsum([of[int(number)] for number in order])
+    at = (np.arange(len(order)) + rng.random()) * (ends[-1] / len(order))
+    return np.asarray(rng.permutation(order[np.searchsorted(ends, at, side="right")]))
 
 
 def open_store(
@@ -160,21 +198,21 @@ class _Builder:
 
     def _chips(self) -> list[Chip]:
         """Every chip of every image that can be read."""
-        chips, bad, count = [], [], 0
-        for split, tiles in self.data.splits.items():
-            for number, tile in enumerate(tiles):
-                count += 1
-                try:
-                    image, _ = tile.read()
-                except UnreadableError as error:  # A wrong label is no accident, and raises.
-                    bad.append(str(error))
+        listed = [
+            (split, number, tile) for split, tiles in self.data.splits.items() for number, tile in enumerate(tiles)
+        ]
+        chips, bad = [], []
+        with ThreadPoolExecutor(self.ranks.threads) as pool:
+            for (split, number, _), found in zip(listed, pool.map(_shape, [tile for *_, tile in listed]), strict=True):
+                if isinstance(found, str):
+                    bad.append(found)
                     continue
-                height, width = image.shape[:2]
-                starts = [(r, c) for r in corners(height, self.side) for c in corners(width, self.side)]
+                starts = [(r, c) for r in corners(found[0], self.side) for c in corners(found[1], self.side)]
                 chips += [Chip(number, split, row, col) for row, col in starts]
-        if len(bad) > _MOST_BAD * count:
-            raise DatasetError(f"{len(bad)} of {count} images cannot be used, more than 5 %. The first: {bad[0]}")
-        self.bad = [f"skipped: {fault}" for fault in bad]
+        if len(bad) > _MOST_BAD * len(listed):
+            raise DatasetError(f"{len(bad)} of {len(listed)} images cannot be used, more than 5 %. The first: {bad[0]}")
+        count = f"{len(bad)} of {len(listed)} images are skipped"
+        self.bad = [count, *(f"skipped: {fault}" for fault in bad)] if bad else []
         if not any(chip.split == "train" for chip in chips):
             raise DatasetError("the data have no image to train on. Give a data set with a split named train.")
         return chips
@@ -186,12 +224,26 @@ class _Builder:
         self.ranks.wait()
         files = {path.stem: np.load(path, mmap_mode="r+") for path in self.folder.glob("*.npy")}
         mine = range(self.ranks.rank, len(self.chips), self.ranks.world)
-        for start in range(0, len(mine), batch):
-            numbers = list(mine[start : start + batch])
-            self._write(files, numbers)
-            progress(min(start + batch, len(mine)), len(mine))
+        done = 0
+        with ThreadPoolExecutor(self.ranks.threads) as pool:
+            for images in self._batches(pool, files, mine, batch):
+                in_parts(list(images), batch, partial(self._encode, files, images))
+                done += len(images)
+                progress(done, len(mine))
         for array in files.values():
             array.flush()
+
+    def _batches(
+        self, pool: ThreadPoolExecutor, files: dict[str, NDArray[Any]], numbers: Sequence[int], batch: int
+    ) -> Iterator[dict[int, UInt8]]:
+        """Images by number, batch by batch; some more are cut ahead on other threads."""
+        waiting: deque[dict[int, Future[UInt8]]] = deque()
+        for start in range(0, len(numbers), batch):
+            waiting.append({n: pool.submit(self._cut, files, n) for n in numbers[start : start + batch]})
+            if len(waiting) > _AHEAD:
+                yield {n: image.result() for n, image in waiting.popleft().items()}
+        while waiting:
+            yield {n: image.result() for n, image in waiting.popleft().items()}
 
     def _make_room(self) -> None:
         """Make the empty files, after asking the disk."""
@@ -217,29 +269,37 @@ class _Builder:
         }
         if self.pixels:
             return {**shapes, "pixels": ((count, 1, 3, side, side), "uint8")}
-        one = self.model.pack(self.model.embed(torch.zeros((1, 3, side, side), dtype=torch.uint8)))
+        one = encoded(self.model, torch.zeros((1, 3, side, side), dtype=torch.uint8))
         return {**shapes, **{k: ((count, self.views, *v.shape[1:]), "float16") for k, v in one.items()}}
 
-    def _write(self, files: dict[str, NDArray[Any]], numbers: Sequence[int]) -> None:
-        images = []
-        for n in numbers:
-            chip = self.chips[n]
-            image, label = cut(*self._tile(chip).read(), chip.row, chip.col, self.side)
-            files["labels"][n] = label
-            guess = guess_water(image.transpose(1, 2, 0), np.ones(label.shape, bool))
-            files["guesses"][n] = np.packbits(guess)
-            images.append(image)
-        stack = np.stack(images)
+    def _cut(self, files: dict[str, NDArray[Any]], n: int) -> UInt8:
+        """The image of a chip, uint8 (3, S, S); its label and its coarse mask are written."""
+        chip = self.chips[n]
+        image, label = cut(*self._tile(chip).read(), chip.row, chip.col, self.side)
+        files["labels"][n] = label
+        files["guesses"][n] = np.packbits(guess_water(image.transpose(1, 2, 0), np.ones(label.shape, bool)))
+        return image
+
+    def _encode(self, files: dict[str, NDArray[Any]], images: dict[int, UInt8], numbers: Sequence[int]) -> None:
+        stack, places = np.stack([images[n] for n in numbers]), list(numbers)
         if self.pixels:
-            files["pixels"][numbers, 0] = stack
+            files["pixels"][places, 0] = stack
             return
         for view in range(self.views):
-            packed = self.model.pack(self.model.embed(torch.from_numpy(turned(stack, view))))
-            for name, values in packed.items():
-                files[name][numbers, view] = values.to(torch.float16).cpu().numpy()
+            for name, values in encoded(self.model, torch.from_numpy(turned(stack, view))).items():
+                files[name][places, view] = values.to(torch.float16).cpu().numpy()
 
     def _tile(self, chip: Chip) -> Tile:
         return self.data.splits[chip.split][chip.tile]
+
+
+def _shape(tile: Tile) -> tuple[int, int] | str:
+    """Height and width of an image, or what is wrong with its file; a wrong label is no accident, and raises."""
+    try:
+        image, _ = tile.read()
+    except UnreadableError as error:
+        return str(error)
+    return image.shape[0], image.shape[1]
 
 
 def _signature(data: LabelledData, model: Any, views: int, pixels: bool) -> str:

@@ -6,6 +6,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future
 from copy import deepcopy
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,21 +14,27 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geosam.datasets import LabelledData
 from geosam.errors import RunError
-from geosam.finetune.losses import iou_head, mask_loss
+from geosam.finetune.lessons import Lesson, Lessons
+from geosam.finetune.memory import halved
 from geosam.finetune.options import TuneOptions
-from geosam.finetune.questions import ask_about, draw_way
 from geosam.finetune.ranks import Ranks
-from geosam.finetune.scoring import embeddings_of, masks, score
+from geosam.finetune.scoring import masks, score
 from geosam.finetune.sheet import spread, write_sheet
-from geosam.finetune.store import Store, open_store
-from geosam.finetune.tuned import choose_weights, learned_state, load_state, merged, save_state, save_tuned
-from geosam.predict.views import turned
-from geosam.prompts import Prompts
+from geosam.finetune.store import Store, drawn, open_store
+from geosam.finetune.suited import suited
+from geosam.finetune.tuned import (
+    TUNED_CHOOSES,
+    choose_weights,
+    learned_state,
+    load_state,
+    merged,
+    save_state,
+    save_tuned,
+)
 
 StageProgress = Callable[[str, int, int], None]
 
@@ -43,7 +50,7 @@ class Tuned:
         folder: Give it to ``--model``.
         before, after: Mean IoU by row on the validation tiles, of the untouched model and of the best epoch.
         test_before, test_after: The same on the test split; empty if the data have none.
-        best_epoch: From 1; 0 if no epoch was better than the untouched model.
+        best_epoch: From 1.
         epochs: How many were run.
         notes: What a person should know.
     """
@@ -61,9 +68,9 @@ class Tuned:
     speaks: bool = True
     """Whether this process, of several, is the one that reports."""
 
-    def report(self) -> list[str]:
-        """Lines for a person: both models' scores, and what went otherwise than expected."""
-        lines = [f"note: {note}" for note in self.notes]
+    def report(self, notes: bool = True) -> list[str]:
+        """Lines for a person: both models' scores, and ``notes`` of what was chosen and what went otherwise."""
+        lines = [f"note: {note}" for note in self.notes] if notes else []
         for split, before, after in (
             ("validation", self.before, self.after),
             ("test", self.test_before, self.test_after),
@@ -91,13 +98,22 @@ def _line(split: str, row: str, before: float, after: float) -> str:
     return f"{split}  {row:<7} mean IoU {before:.3f} untouched, {after:.3f} tuned ({after - before:+.3f})"
 
 
+@dataclass(frozen=True)
+class Batch:
+    """The tiles of one step: how many there are over all processes, and those of this one."""
+
+    whole: int
+    mine: Sequence[Future[Lesson]]
+
+
 class Tuner:
     """One run: its model, data and state."""
 
     def __init__(
         self, data: LabelledData, model: Any, base: str, options: TuneOptions, out: Path, ranks: Ranks, cache: Path
     ) -> None:
-        self.data, self.model, self.base, self.options, self.out, self.ranks = data, model, base, options, out, ranks
+        self.data, self.model, self.base, self.out, self.ranks = data, model, base, out, ranks
+        self.options, self.suits, filled_in = suited(options, model)
         self.base_sha256 = str(model.sha256)
         self.cache = cache
         self.micro = options.batch
@@ -106,14 +122,27 @@ class Tuner:
         self.after: dict[str, float] = {}
         self.best_weights: dict[str, Tensor] = {}
         self.notes: list[str] = []
+        self.chose = bool(getattr(model, "chooses", False))
+        self.warn: Callable[[str], object] = lambda line: None
+        self.filled_in = filled_in
+
+    def note(self, line: str) -> None:
+        """Keep a word for the report, and say it now."""
+        self.notes.append(line)
+        if self.ranks.rank == 0:
+            self.warn(line)
 
     def run(self, *, resume: bool, progress: StageProgress) -> Tuned:
         """All epochs, from the first or from where an earlier run was cut off."""
         begun = time.monotonic()
+        for line in (self.data.describe(), *self.data.warnings, *([self.filled_in] if self.filled_in else [])):
+            self.note(line)
         self._open(progress)
         if resume and (self.out / "state.pt").exists():
             self._resume()
+        self._cut_log()
         self.train_numbers = self.store.of_split("train")
+        self.weights = [self.data.splits["train"][self.store.chips[n].tile].weight for n in self.train_numbers]
         self.checked = self.store.of_split("validation")
         if not self.before:
             self.before = self.after = self._score(self.checked, progress)
@@ -128,27 +157,29 @@ class Tuner:
         """Chips and weights, ready to learn."""
         pixels = self.options.train in ("lora", "all")
         self.store: Store = open_store(
-            self.data, self.model, self.cache, views=self.options.views, pixels=pixels, ranks=self.ranks,
+            self.data, self.model, self.cache, views=self.suits.views, pixels=pixels, ranks=self.ranks,
             progress=lambda done, total: progress("tiles encoded" if not pixels else "tiles cut", done, total),
         )  # fmt: skip
-        self.notes += self.store.notes
+        for line in self.store.notes:
+            self.note(line)
         choose_weights(self.model.module, self.options.train, self.options.lora_rank)
         more = {"none": self.options.learn_none, "mask": self.options.learn_dense}
         self.model.understands = frozenset({*self.model.understands, *(kind for kind, yes in more.items() if yes)})
+        self.lessons = Lessons(self.model, self.store, self.options, self.suits, self.ranks.threads)
         self.untouched = deepcopy(learned_state(self.model.module))
-        self.untouched_plain = bool(getattr(self.model, "plain", False))
         self.average = deepcopy(self.untouched) if self.options.ema else None
         wanted = [weight for weight in self.model.module.parameters() if weight.requires_grad]
-        self.optimizer = torch.optim.AdamW(
-            wanted, lr=self.options.learning_rate, weight_decay=self.options.weight_decay
-        )
+        self.optimizer = torch.optim.AdamW(wanted, lr=self.suits.learning_rate, weight_decay=self.options.weight_decay)
 
     def _one_epoch(self, progress: StageProgress) -> None:
         begun, figures = time.monotonic(), []
-        self._answer_plainly(not self.options.none)
+        self._choose(False)
         steps = self.steps_an_epoch
+        asked: Batch | None = self._asked(0)
         for step in range(steps):
-            figures.append(self._step(step))
+            # While this batch is learned from, the next one is asked about.
+            batch, asked = asked, self._asked(step + 1) if step + 1 < steps else None
+            figures.append(self._step(step, batch))
             progress(f"epoch {self.epoch + 1}", step + 1, steps)
         self.epoch += 1
         with self._averaged():
@@ -162,104 +193,70 @@ class Tuner:
                 self.stale += 1
             self._save("last", rows)
         means = {name: float(np.mean([one[name] for one in figures])) for name in figures[0]}
-        self._log({**means, "seconds": time.monotonic() - begun, "processes": self.ranks.world, "rows": rows})
+        spent = {"seconds": time.monotonic() - begun, "processes": self.ranks.world}
+        self._log({**means, **vars(self.suits), **spent, "rows": rows})
         self._keep_state()
 
-    def _answer_plainly(self, plainly: bool, *, untouched: bool = False) -> None:
-        """Whether the way down alone answers where nothing is asked; points are always the learning decoder's."""
-        if hasattr(self.model, "plain"):
-            self.model.plain = plainly and self.untouched_plain
-            self.model.chooses = untouched and self.untouched_plain
+    def _choose(self, untouched: bool) -> None:
+        """Have the model answer points as it will once it is loaded: river-tiny has two ways."""
+        if hasattr(self.model, "chooses"):
+            self.model.chooses = self.chose and (untouched or TUNED_CHOOSES)
 
     @property
     def steps_an_epoch(self) -> int:
         """Batches that an epoch is made of."""
         return -(-len(self.train_numbers) // self.options.batch)
 
-    def _step(self, step: int) -> dict[str, float]:
-        """One update on one batch, shared by the processes."""
+    def _asked(self, step: int) -> Batch:
+        """The step's tiles, of which this process asks about its share."""
         o = self.options
-        order = np.random.default_rng([o.seed, self.epoch]).permutation(self.train_numbers)
+        order = drawn(self.train_numbers, self.weights, np.random.default_rng([o.seed, self.epoch]))
         batch = [int(n) for n in order[step * o.batch : (step + 1) * o.batch]]
         mine = batch[self.ranks.rank :: self.ranks.world]
+        return Batch(len(batch), self.lessons.ask(mine, self.epoch, step))
+
+    def _step(self, step: int, batch: Batch | None = None) -> dict[str, float]:
+        """One update on one batch, shared by the processes."""
+        batch = self._asked(step) if batch is None else batch
         rate = self._set_rate(self.epoch * self.steps_an_epoch + step)
-        sums = self._gradients(mine, step, len(batch))
+        sums = self._gradients([lesson.result() for lesson in batch.mine], batch.whole)
         self.ranks.sum_gradients(self.model.module)
         sums = self.ranks.sum(sums)
         if not torch.isfinite(sums).all():
+            best = f"The best weights so far are kept in {self.out / 'best'}" if self.best_epoch else "None were kept"
             raise RunError(
-                f"the loss is not a number in epoch {self.epoch + 1}. The best weights so far are kept in "
-                f"{self.out / 'best'}; give a smaller --learning-rate."
+                f"the loss is not a number in epoch {self.epoch + 1}. {best}; give a smaller --learning-rate."
             )
         wanted = [weight for weight in self.model.module.parameters() if weight.requires_grad]
-        nn.utils.clip_grad_norm_(wanted, o.clip)
+        nn.utils.clip_grad_norm_(wanted, self.options.clip)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         self._update_average()
         names = ("loss", "mask", "iou_head")
-        return {**dict(zip(names, (sums / len(batch)).tolist(), strict=True)), "rate": rate}
+        return {**dict(zip(names, (sums / batch.whole).tolist(), strict=True)), "rate": rate}
 
-    def _gradients(self, numbers: Sequence[int], step: int, whole: int) -> Tensor:
-        """Gradients of some chips, added up over parts that fit into memory; the sums of the figures."""
+    def _gradients(self, lessons: Sequence[Lesson], whole: int) -> Tensor:
+        """Gradients of some tiles, added up over parts that fit into memory; the sums of the figures."""
         while True:
             try:
                 sums = torch.zeros(3, device=self.model.device)
-                for start in range(0, len(numbers), self.micro):
-                    parts = self._loss(numbers[start : start + self.micro], step)
+                for start in range(0, len(lessons), self.micro):
+                    parts = self.lessons.loss(lessons[start : start + self.micro])
                     (parts[0].sum() / whole).backward()  # type: ignore[no-untyped-call]
                     sums += torch.stack([part.detach().sum() for part in parts])
                 return sums
             except torch.OutOfMemoryError:
-                if self.micro == 1:
-                    raise RunError("memory is too small for one tile. Give a smaller model, or --device cpu.") from None
-                self.micro = max(self.micro // 2, 1)
-                self.optimizer.zero_grad(set_to_none=True)
-                torch.cuda.empty_cache()
-                self.notes.append(f"out of memory: went on with {self.micro} tiles at once, the batch being the same")
-
-    def _loss(self, numbers: Sequence[int], step: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Loss, its mask part and its IoU part for every chip, each float (n,)."""
-        o = self.options
-        way = draw_way(o, self.model.understands, np.random.default_rng([o.seed, self.epoch, step]))
-        prompts: list[Prompts] = []
-        targets, views = [], []
-        for number in numbers:
-            rng = np.random.default_rng([o.seed, self.epoch, 1_000_000 + number])
-            view = int(rng.integers(o.views))
-            label, guess = (turned(part, view) for part in (self.store.labels[number], self.store.guess(number)))
-            asked, target = ask_about(label, guess, way, o.jitter_px, rng)
-            prompts.append(asked)
-            targets.append(target)
-            views.append(view)
-        embeddings = embeddings_of(self.model, self.store.tensors(numbers, views))
-        truth = torch.from_numpy(np.stack(targets))[:, None].to(self.model.device)
-        return self._of_masks(embeddings, prompts, (truth == 255).float(), (truth != 128).float())
-
-    def _of_masks(
-        self, embeddings: Any, prompts: list[Prompts], target: Tensor, known: Tensor
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        kinds = (False, True) if self.options.multimask else (False,)
-        masks = torch.zeros(len(prompts), device=target.device)
-        heads = torch.zeros_like(masks)
-        for many in kinds:
-            low, predicted = self.model.ask(embeddings, prompts, many=many)
-            size = (target.shape[-2], target.shape[-1])
-            logits = F.interpolate(low, size, mode="bilinear", align_corners=False)
-            each = torch.stack(
-                [mask_loss(self.options.loss, logits[:, m : m + 1], target, known) for m in range(low.shape[1])], dim=1
-            )
-            best = each.argmin(dim=1, keepdim=True)
-            masks = masks + each.gather(1, best)[:, 0]
-            chosen = logits.gather(1, best[..., None, None].expand(-1, 1, *size))
-            heads = heads + iou_head(predicted.gather(1, best), chosen, target, known)
-        return masks + self.options.iou_weight * heads, masks, heads
+                pass  # As long as the error is handled, it holds the tensors.
+            self.optimizer.zero_grad(set_to_none=True)
+            self.micro = halved(self.micro)
+            self.note(f"out of memory: went on with {self.micro} tiles at once, the batch being the same")
 
     def _set_rate(self, step: int) -> float:
         """Linear warm-up, then a cosine to a hundredth, or a constant."""
         o, steps = self.options, self.options.epochs * self.steps_an_epoch
         rise = max(o.warmup * steps, 1)
         fall = 1.0 if o.constant else 0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(step / steps, 1)))
-        rate = o.learning_rate * fall * min(1.0, (step + 1) / rise)
+        rate = self.suits.learning_rate * fall * min(1.0, (step + 1) / rise)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
         return rate
@@ -289,7 +286,8 @@ class Tuner:
             return
         notes = {
             "base": self.base, "base_sha256": self.base_sha256, "threshold": self.model.threshold,
-            "understands": sorted(self.model.understands), "plain": not self.options.none and self.untouched_plain,
+            "understands": sorted(self.model.understands), "plain": bool(getattr(self.model, "plain", False)),
+            "chooses": self.chose and TUNED_CHOOSES,
             "options": self.options.model_dump(mode="json"),
             "data": {"signature": self.data.signature, "what": self.data.describe()},
             "epoch": self.epoch, "validation": rows, "validation_of_base": self.before,
@@ -300,6 +298,14 @@ class Tuner:
         if self.ranks.rank == 0:
             with (self.out / "log.jsonl").open("a", encoding="utf-8") as stream:
                 stream.write(json.dumps({"epoch": self.epoch, **row}) + "\n")
+
+    def _cut_log(self) -> None:
+        """Take out what a run that was killed wrote after the state that is gone on from."""
+        path = self.out / "log.jsonl"
+        if self.ranks.rank == 0 and path.exists():
+            lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if self.before else []
+            kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= self.epoch]
+            path.write_text("".join(kept), encoding="utf-8")
 
     def _keep_state(self) -> None:
         if self.ranks.rank == 0:
@@ -334,11 +340,11 @@ class Tuner:
         """Scores on the test split, which chose nothing, and the contact sheet."""
         test, shown = self.store.of_split("test"), spread(self.checked)
         with _Swapped(self.model.module, self.untouched):
-            self._answer_plainly(True, untouched=True)
+            self._choose(True)
             tuned.test_before = self._score(test, progress) if test else {}
             before = masks(self.model, self.store, shown)["auto"]
         with _Swapped(self.model.module, self.best_weights):
-            self._answer_plainly(not self.options.none)
+            self._choose(False)
             tuned.test_after = self._score(test, progress) if test else {}
             after = masks(self.model, self.store, shown)["auto"]
         if self.ranks.rank == 0:

@@ -14,12 +14,23 @@ from torch import Tensor, nn
 from geosam.errors import OutputError
 from geosam.models.checkpoint import TUNED_FILE, TUNED_NOTES
 
-PARTS = {"decoder": ("mask_decoder.",), "decoder+prompt": ("mask_decoder.", "prompt_encoder.")}
-"""What learns by itself, by the names that SAM's parts have in every family."""
+_DECODER = ("mask_decoder.", "image_encoder.way_down.")
+PARTS = {"decoder": _DECODER, "decoder+prompt": (*_DECODER, "prompt_encoder.")}
+"""What learns by itself, by the names that SAM's parts have in every family. river-tiny's way down decodes too, though
+it stands in the encoder: it answers where nothing is asked, and no SAM has one."""
+
+
+TUNED_CHOOSES = True
+"""Whether points choose among the water that a tuned river-tiny sees, as of the untouched one, or ask its decoder;
+:mod:`geosam.models.loading` loads it so."""
 
 
 def choose_weights(module: nn.Module, train: str, rank: int) -> None:
     """Let learn what is to learn, and nothing else; for LoRA, put adapters into the encoder first.
+
+    Running statistics of batch norms never move, with ``all`` neither. A run has few tiles, and a batch of them is
+    cut into parts by processes and by memory: statistics of parts would differ from those of the whole, so the same
+    run would end elsewhere on two GPUs. Scale and shift of the norms do learn. SAMs have no such norms at all.
 
     Raises:
         OptionsError: peft is not installed.
@@ -28,7 +39,7 @@ def choose_weights(module: nn.Module, train: str, rank: int) -> None:
     if train == "lora":
         add_lora(module, rank)
     for name, weight in module.named_parameters():
-        own = name.startswith(PARTS.get(train, ("mask_decoder.",))) or train == "all" or "lora_" in name
+        own = name.startswith(PARTS.get(train, _DECODER)) or train == "all" or "lora_" in name
         weight.requires_grad_(own and weight.is_floating_point())
 
 
@@ -48,7 +59,8 @@ def add_lora(module: nn.Module, rank: int) -> None:
         ) from None
     encoder = encoder_of(module)
     names = [name for name, part in encoder.named_modules() if name.endswith(_ATTENTION)]
-    names = names or [name for name, part in encoder.named_modules() if _is_plain_convolution(part)]
+    plain = [name for name, part in encoder.named_modules() if _is_plain_convolution(part)]
+    names = names or [name for name in plain if not name.startswith("way_down.")]
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules=names), encoder)
 
 
@@ -74,7 +86,7 @@ def merged(module: nn.Module, learned: Mapping[str, Tensor]) -> dict[str, Tensor
 
 
 def learned_state(module: nn.Module) -> dict[str, Tensor]:
-    """The weights that learn, and the running statistics of norms where everything learns, by name."""
+    """The weights that learn, by name."""
     wanted = {name for name, weight in module.named_parameters() if weight.requires_grad}
     return {name: value.detach() for name, value in module.state_dict(keep_vars=True).items() if name in wanted}
 
