@@ -4,7 +4,8 @@
     python benchmarks/against.py --slow-tiles all      the loop on all its tiles, every time: 40 minutes more
     python benchmarks/against.py --tiny                a rehearsal in a few minutes; its figures mean nothing
 
-What is timed, each in a process of its own, starting and loading included except for segment-geospatial:
+What is timed, each in a process of its own, starting and loading included except for segment-geospatial; by the clock,
+and in CPU seconds of all threads, whose ratio holds on a busy machine too:
 
 1. ``geosam segment`` on a river scene of which about a fifth of the tiles are wet, against ``ancestor.py``: float32,
    one tile at a time, every tile of the same grid. The loop runs on a sample of wet and dry tiles unless all are asked
@@ -21,6 +22,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import resource
 import subprocess
 import sys
 import time
@@ -60,6 +62,7 @@ def main() -> None:
     parser.add_argument("--crop", type=int, default=4096, help="side of geosam's all-wet crop")
     parser.add_argument("--small-crop", type=int, default=512, help="side of segment-geospatial's crop")
     parser.add_argument("--runs", type=int, default=3, help="repetitions, of which the median is told")
+    parser.add_argument("--samgeo-runs", type=int, help="repetitions of segment-geospatial; without it as many")
     parser.add_argument("--slow-tiles", default="8", help="tiles the loop runs on in each repetition, or all")
     parser.add_argument("--overlap", type=int, help="overlap of the tiles of both sides; without it geosam's own")
     parser.add_argument("--parts", nargs="+", choices=["loop", "samgeo"], default=["loop", "samgeo"])
@@ -71,6 +74,7 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.tiny:
         asked.size, asked.crop, asked.small_crop, asked.runs, asked.points = 1024, 512, 64, 1, 1
+    asked.samgeo_runs = asked.samgeo_runs or asked.runs
     rows = compared(asked, Bench(Path(asked.folder), asked))
     text = f"{machine()}\n\n" + "\n".join(["| what | value |", "|---|---|", *(f"| {a} | {b} |" for a, b in rows)])
     print(text)
@@ -91,10 +95,12 @@ def compared(asked: argparse.Namespace, bench: Bench) -> list[tuple[str, str]]:
 
 def beside_the_loop(bench: Bench, asked: argparse.Namespace) -> list[tuple[str, str]]:
     numbers = sample(bench, asked.slow_tiles)
-    fast = [bench.geosam(bench.scene, "--coarse", "ndwi")[0] for _ in range(asked.runs)]
+    ours = [bench.geosam(bench.scene, "--coarse", "ndwi")[0] for _ in range(asked.runs)]
+    fast = [one.seconds for one in ours]
     _, report = bench.geosam(bench.scene, "--coarse", bench.coarse, "--mask", bench.folder / "geosam.tif")
     loops = [bench.loop(numbers) for _ in range(asked.runs)]
-    slow = [scaled(seconds, told, bench) for seconds, told in loops]
+    slow = [scaled(spent.seconds, told["tile_seconds"], bench) for spent, told in loops]
+    slow_cpu = [scaled(spent.cpu_s, told["tile_cpu_s"], bench) for spent, told in loops]
     tiles = [second for _, told in loops for second in told["tile_seconds"].values()]
     beside = -(-asked.size // bench.tile_px)
     bare = median(slow) - (len(bench.plan) - beside**2) * median(tiles)
@@ -107,6 +113,11 @@ def beside_the_loop(bench: Bench, asked: argparse.Namespace) -> list[tuple[str, 
         ("the loop, a tile", f"{median(tiles):.2f} s"),
         (f"geosam segment, {ran} tiles run, {report['dtype']}, coarse mask and polygons included", seconds_of(fast)),
         ("times faster", f"{ratio:.1f}"),
+        (
+            "times less CPU; CPU seconds of each",
+            f"{median(slow_cpu) / median(one.cpu_s for one in ours):.1f}; "
+            f"{median(slow_cpu):.0f}, {median(one.cpu_s for one in ours):.0f}",
+        ),
         (f"times faster than the loop on {beside**2} tiles without overlap", f"{bare / median(fast):.1f}"),
         (f"IoU of the masks where both ran ({share:.1%} of the scene)", f"{iou:.4f}"),
     ]
@@ -115,18 +126,20 @@ def beside_the_loop(bench: Bench, asked: argparse.Namespace) -> list[tuple[str, 
 def beside_samgeo(bench: Bench, asked: argparse.Namespace) -> list[tuple[str, str]]:
     crop, all_wet = bench.crop(asked.crop, 4), bench.all_wet(asked.crop)
     ours = [bench.geosam(crop, "--coarse", all_wet) for _ in range(asked.runs)]
-    fast = [seconds / (asked.crop**2 / 1e6) for seconds, _ in ours]
+    fast = [spent.seconds / (asked.crop**2 / 1e6) for spent, _ in ours]
+    fast_cpu = median(spent.cpu_s / (asked.crop**2 / 1e6) for spent, _ in ours)
     tiles = ours[0][1]["tiles"]
     small, checkpoint = bench.crop(asked.small_crop, 3), bench.checkpoint()
     options = ("--checkpoint", checkpoint, "--venv", asked.venv, "--points", asked.points)
     command = (HERE / "against_samgeo.py", small, *options, *(["--borrow"] if asked.borrow else []))
-    told = [last_line(run(*command)) for _ in range(asked.runs)]
-    slow = [result["s_mpx"] for result in told]
+    told = [last_line(run(*command)) for _ in range(asked.samgeo_runs)]
+    slow, slow_cpu = [result["s_mpx"] for result in told], median(result["cpu_s_mpx"] for result in told)
     how = ", ".join([f"{asked.points} points a side", *(" ".join(one) for one in told[0]["versions"].items())])
     return [
         (f"segment-geospatial on {asked.small_crop} px ({how}), s/Mpx", spread(slow)),
         (f"geosam segment on {asked.crop:,} px, {tiles['run']} of {tiles['total']} tiles run, s/Mpx", spread(fast)),
         ("times faster a megapixel", f"{median(slow) / median(fast):.0f}"),
+        ("times less CPU a megapixel; CPU s/Mpx of each", f"{slow_cpu / fast_cpu:.0f}; {slow_cpu:.1f}, {fast_cpu:.2f}"),
     ]
 
 
@@ -139,9 +152,9 @@ def sample(bench: Bench, wanted: str) -> list[int]:
     return sorted(kind[round(n)] for kind, count in counts for n in np.linspace(0, len(kind) - 1, count))
 
 
-def scaled(seconds: float, told: dict[str, Any], bench: Bench) -> float:
+def scaled(seconds: float, of_tiles: dict[str, float], bench: Bench) -> float:
     """Seconds of a loop over all tiles, from one over some: what is not tiles is taken as it is."""
-    each = {int(number): spent for number, spent in told["tile_seconds"].items()}
+    each = {int(number): spent for number, spent in of_tiles.items()}
     kinds = (bench.wet, set(range(len(bench.plan))) - bench.wet)
     return seconds - sum(each.values()) + sum(len(kind) * mean_of(each, kind) for kind in kinds)
 
@@ -222,21 +235,21 @@ class Bench:
         out.write_text(json.dumps(tiles), encoding="utf-8")
         return out
 
-    def geosam(self, scene: Path, *options: Any) -> tuple[float, dict[str, Any]]:
-        """Seconds of ``geosam segment`` from its start to its end, and its report."""
+    def geosam(self, scene: Path, *options: Any) -> tuple[Spent, dict[str, Any]]:
+        """Time of ``geosam segment`` from its start to its end, and its report."""
         report = self.folder / "report.json"
         overlap = () if self.asked.overlap is None else ("--overlap", self.asked.overlap)
         files = ("--out", self.folder / "rivers.gpkg", "--report", report, "--overwrite")
-        started = time.perf_counter()
-        run("-m", "geosam", "segment", scene, "--model", self.model, "--gsd", "native", *overlap, *files, *options)
-        return time.perf_counter() - started, json.loads(report.read_text(encoding="utf-8"))
+        with Spent() as spent:
+            run("-m", "geosam", "segment", scene, "--model", self.model, "--gsd", "native", *overlap, *files, *options)
+        return spent, json.loads(report.read_text(encoding="utf-8"))
 
-    def loop(self, numbers: list[int]) -> tuple[float, dict[str, Any]]:
-        """Seconds of the plain loop from its start to its end, and what it told."""
+    def loop(self, numbers: list[int]) -> tuple[Spent, dict[str, Any]]:
+        """Time of the plain loop from its start to its end, and what it told."""
         options = ("--model", self.model, "--out", self.folder / "loop", "--questions", self.questions)
-        started = time.perf_counter()
-        said = run(HERE / "ancestor.py", self.scene, *options, "--only", *numbers)
-        return time.perf_counter() - started, last_line(said)
+        with Spent() as spent:
+            said = run(HERE / "ancestor.py", self.scene, *options, "--only", *numbers)
+        return spent, last_line(said)
 
     def crop(self, side: int, bands: int) -> Path:
         """The part of the scene with most water."""
@@ -289,6 +302,28 @@ def seed_of(size: int, plan: TilePlan) -> int:
         return float(shapely.intersects(water, boxes).mean())
 
     return min(range(20), key=lambda seed: abs(share(seed) - WET_SHARE))
+
+
+@dataclass
+class Spent:
+    """Time that child processes take within its block."""
+
+    seconds: float = 0.0
+    """By the clock."""
+    cpu_s: float = 0.0
+    """Of all their threads, the system's work for them included."""
+
+    def __enter__(self) -> Spent:
+        self._began = time.perf_counter(), cpu_of_children()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.seconds, self.cpu_s = time.perf_counter() - self._began[0], cpu_of_children() - self._began[1]
+
+
+def cpu_of_children() -> float:
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 # Small things --------------------------------------------------------------------------------------------------------

@@ -52,19 +52,22 @@ def run(asked: argparse.Namespace, out: Path) -> dict[str, Any]:
     sam = Sam(asked.model, asked.device)
     loaded = time.perf_counter()
     seconds: dict[int, float] = {}
+    cpu_s: dict[int, float] = {}
     with rasterio.open(asked.scene) as scene:
         tiles = read_questions(asked.questions) if asked.questions else plain_tiles(scene, sam.tile_px)
         total, count = np.zeros(scene.shape, np.float32), np.zeros(scene.shape, np.uint8)
         for number in asked.only if asked.only is not None else range(len(tiles)):
-            begun = time.perf_counter()
+            begun, cpu_begun = time.perf_counter(), time.process_time()
             one_tile(scene, sam, tiles[number], total, count, asked.threshold, np.random.default_rng(number))
             seconds[number] = round(time.perf_counter() - begun, 4)
+            cpu_s[number] = round(time.process_time() - cpu_begun, 4)
             print(f"tile {number} of {len(tiles)}: {seconds[number]:.1f} s", file=sys.stderr)
         traced = time.perf_counter()
         polygons = write(scene, np.where(count == 0, 255, total > 0.5 * count).astype(np.uint8), out)
     ended = time.perf_counter()
     parts = {"load": loaded - started, "tiles": sum(seconds.values()), "trace": ended - traced}
-    return {"tiles": len(tiles), "tile_seconds": seconds, "polygons": polygons, "seconds": parts}
+    tile_facts = {"tiles": len(tiles), "tile_seconds": seconds, "tile_cpu_s": cpu_s}
+    return {**tile_facts, "polygons": polygons, "seconds": parts}
 
 
 class Sam:

@@ -2,14 +2,16 @@
 
     python benchmarks/gpu.py                                          all models, half an hour or so
     python benchmarks/gpu.py --models sam-vit-huge --batches 8 16 32  one of them
-    python benchmarks/gpu.py --models sam-vit-base --size 50000       the whole job on a scene of 50,000 px
+    python benchmarks/gpu.py --models sam-vit-base --large 50000      and the whole job on a scene of 50,000 px
     python benchmarks/gpu.py --device cpu --tiny                      a rehearsal where there is no GPU
 
 - **Rate**: what the chip does in a product of two large square matrices, in the same precision, measured here.
 - **Share**: the encoder's multiplications and additions, counted by torch.utils.flop_counter, times tiles a second,
   over that rate. Tokens that only fill up windows are not counted where geosam does not compute them.
-- **Busy**: the part of the time in which a kernel ran, by the profiler; without a GPU there is none.
-- Beside it all: transformers' own encoder, float32, one tile at a time.
+- **Busy**: the part of the time of predicting in which a kernel ran, by the profiler; without a GPU there is none.
+- **By stage**: seconds in which the device embedded, decoded and blended, and in which the host waited for readers and
+  device; they overlap. What a job spent them on is in the last table, kernel by kernel.
+- Beside it all: transformers' own encoder, float32, one tile at a time, and the plain loop of ancestor.py.
 
 SAMs have random weights (random_sam.py).
 """
@@ -24,6 +26,8 @@ import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from operator import attrgetter
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -53,18 +57,24 @@ def main() -> None:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--repeat", type=int, default=10, help="batches, of which the median is told")
     parser.add_argument("--size", type=int, default=8192, help="side of the whole job's scene in pixels; 0: none")
+    parser.add_argument(
+        "--large", type=int, default=50_000, help="side of one more scene, for the first model; 0: none"
+    )
     parser.add_argument("--slow-tiles", type=int, default=8, help="tiles the plain loop runs on")
     parser.add_argument("--folder", default="runs/gpu", help="random weights, kept")
     parser.add_argument("--tiny", action="store_true", help="a small random SAM, one small batch, a small scene")
     asked = parser.parse_args()
     if asked.tiny:
         asked.models, asked.batches, asked.dtypes = ["tiny", "river-tiny"], [2], ["bfloat16"]
-        asked.repeat, asked.size, asked.slow_tiles = 2, 512, 2
+        asked.repeat, asked.size, asked.large, asked.slow_tiles = 2, 512, 768, 2
     asked.device = torch.device(asked.device)
     print(f"{machine()}\n{chip(asked.device)}\n")
     show(encoding(asked), ("model", "way", "precision", "batch", "ms a tile", "tiles a second", "share"))
-    if asked.size:
-        show(whole_jobs(asked), ("job", "seconds", "tiles run", "tiles a second", "busy in predict"))
+    kernels: list[tuple[Any, ...]] = []
+    jobs = ("job", "scene, px", "seconds", "tiles run", "tiles a second", "busy in predict", "by stage")
+    if asked.size or asked.large:
+        show(whole_jobs(asked, kernels), jobs)
+        show(iter(kernels), ("job", "kernel", "calls", "share of device time"))
 
 
 def chip(device: torch.device) -> str:
@@ -106,7 +116,7 @@ def ways(name: str, asked: argparse.Namespace) -> Iterator[tuple[str, str, int, 
         yield "transformers", "float32", 1, lambda: model.vision_encoder(pixels)
         del model
     for precision in asked.dtypes:
-        for compiled in (False, True) if name in SIZES else (False,):
+        for compiled in (False, True):
             ours: Any = load_model(options_of(name, asked, precision, compiled))
             for batch in asked.batches:
                 images = torch.randint(0, 256, (batch, 3, ours.tile_px, ours.tile_px), dtype=torch.uint8)
@@ -167,31 +177,53 @@ def counted(q: Tensor, k: Tensor, v: Tensor, by_row: Tensor, by_col: Tensor) -> 
 # The whole job -------------------------------------------------------------------------------------------------------
 
 
-def whole_jobs(asked: argparse.Namespace) -> Iterator[tuple[Any, ...]]:
-    scene = measure.scene(asked.size)
-    for name in asked.models:
-        for compiled in (False, True) if name in SIZES else (False,):
-            model = options_of(name, asked, asked.dtypes[0], compiled)
-            yield f"geosam segment, {name}{' --compile' * compiled}", *job(scene, model, asked)
+def whole_jobs(asked: argparse.Namespace, kernels: list[tuple[Any, ...]]) -> Iterator[tuple[Any, ...]]:
+    for name in asked.models if asked.size else ():
+        for compiled in (False, True):
+            yield job(name, asked.size, compiled, asked, kernels)
         if name in SIZES:
-            yield f"the plain loop, {name}", *plain_loop(scene, str(saved(name, Path(asked.folder) / name)), asked)
+            yield plain_loop(name, asked)
+    if asked.large:  # Not by the profiler, which keeps every kernel of a run in memory.
+        yield job(asked.models[0], asked.large, False, asked, None)
 
 
-def job(scene: Path, model: ModelOptions, asked: argparse.Namespace) -> tuple[Any, ...]:
-    """Seconds from opening the scene to the written file, tiles run, tiles a second of predicting, busy share of it."""
+def job(
+    name: str, size: int, compiled: bool, asked: argparse.Namespace, kernels: list[tuple[Any, ...]] | None
+) -> tuple[Any, ...]:
+    """A row: from opening the scene to the written file. What the device spent it on is added to ``kernels``."""
+    title = f"geosam segment, {name}{' --compile' * compiled}"
+    model = options_of(name, asked, asked.dtypes[0], compiled)
     options = SegmentOptions.from_mapping({"model": model.model_dump(), "scene": {"gsd": "native"}})
-    activities = [torch.profiler.ProfilerActivity.CUDA] if asked.device.type == "cuda" else []
-    with tempfile.TemporaryDirectory() as folder:
+    scene, busy = measure.scene(size), "not measured"
+    with tempfile.TemporaryDirectory() as folder, profiled(asked.device, kernels is not None) as profiler:
         started = time.perf_counter()
-        if activities:
-            with torch.profiler.profile(activities=activities) as profiler:
-                report = geosam.segment(scene, options, out=Path(folder) / "rivers.gpkg").report
-            busy = f"{busy_seconds(profiler) / report['seconds']['predict']:.2f}"
-        else:
-            report, busy = geosam.segment(scene, options, out=Path(folder) / "rivers.gpkg").report, "no GPU"
+        report = geosam.segment(scene, options, out=Path(folder) / "rivers.gpkg").report
         seconds = time.perf_counter() - started
     tiles, spent = report["tiles"]["run"], report["seconds"]["predict"]
-    return f"{seconds:.1f}", tiles, f"{tiles / spent:.2f}", busy
+    if kernels is not None:
+        kernels += [(title, *row) for row in most_time(profiler, asked.device)]
+        busy = f"{busy_seconds(profiler) / spent:.2f}" if asked.device.type == "cuda" else "no GPU"
+    stages = ", ".join(f"{stage} {value:g}" for stage, value in report["tile_seconds"].items())
+    return title, f"{size:,}", f"{seconds:.1f}", tiles, f"{tiles / spent:.2f}", busy, stages
+
+
+@contextmanager
+def profiled(device: torch.device, wanted: bool) -> Iterator[Any]:
+    """torch's profiler of the device, or nothing."""
+    if not wanted:
+        yield None
+        return
+    kind = torch.profiler.ProfilerActivity.CUDA if device.type == "cuda" else torch.profiler.ProfilerActivity.CPU
+    with torch.profiler.profile(activities=[kind]) as profiler:
+        yield profiler
+
+
+def most_time(profiler: Any, device: torch.device, most: int = 8) -> list[tuple[Any, ...]]:
+    """The kernels that took most of the device's time: name, calls, share."""
+    time_of = attrgetter("self_device_time_total" if device.type == "cuda" else "self_cpu_time_total")
+    found = sorted(profiler.key_averages(), key=time_of, reverse=True)
+    total = sum(map(time_of, found)) or 1.0
+    return [(one.key[:70].replace("|", "/"), one.count, f"{time_of(one) / total:.2f}") for one in found[:most]]
 
 
 def busy_seconds(profiler: Any) -> float:
@@ -204,16 +236,18 @@ def busy_seconds(profiler: Any) -> float:
     return busy / 1e6
 
 
-def plain_loop(scene: Path, model: str, asked: argparse.Namespace) -> tuple[Any, ...]:
-    """The same of ``ancestor.py`` on the first tiles of the scene."""
+def plain_loop(name: str, asked: argparse.Namespace) -> tuple[Any, ...]:
+    """A row: the same of ``ancestor.py`` on the first tiles of the scene."""
+    scene, model = measure.scene(asked.size), saved(name, Path(asked.folder) / name)
     tiles = [str(n) for n in range(asked.slow_tiles)]
     with tempfile.TemporaryDirectory() as folder:
-        options = ["--model", model, "--out", folder, "--device", asked.device.type, "--only", *tiles]
+        options = ["--model", str(model), "--out", folder, "--device", asked.device.type, "--only", *tiles]
         command = [sys.executable, str(HERE / "ancestor.py"), str(scene), *options]
         said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout
     told = json.loads(said.splitlines()[-1])
     spent = list(told["tile_seconds"].values())[1:]  # The first warms up.
-    return "", len(tiles), f"{len(spent) / sum(spent):.2f}", f"(of {told['tiles']} tiles)"
+    of_all = f"{len(tiles)} (of {told['tiles']})"
+    return f"the plain loop, {name}", f"{asked.size:,}", "", of_all, f"{len(spent) / sum(spent):.2f}", "", ""
 
 
 if __name__ == "__main__":

@@ -75,7 +75,11 @@ class TilePlan:
             every pixel of the scene. Products of a row and a column profile, so that no
             normalising array as large as the scene is ever needed.
         """
-        return np.outer(self._row_profiles[tile.row], self._col_profiles[tile.col])
+        return np.outer(*self.profiles(tile))
+
+    def profiles(self, tile: Tile) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """The profiles by row and by column, each (tile_px,), whose products are a tile's :meth:`weights`."""
+        return self._row_profiles[tile.row], self._col_profiles[tile.col]
 
     @cached_property
     def _row_profiles(self) -> NDArray[np.float32]:

@@ -13,15 +13,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import rasterio
+import torch
 from rasterio._env import get_gdal_config
 from rasterio.transform import from_origin
 from rasterio.windows import Window
 
+from geosam import mosaic as mosaic_room
 from geosam.coarse import mask as mask_room
 from geosam.coarse.clean import Limits
 from geosam.coarse.rules import BAND_RULES
 from geosam.evaluate import compare
-from geosam.options import SceneOptions
+from geosam.options import SceneOptions, SegmentOptions
+from geosam.pipeline import Rivers, segment
+from geosam.prompts import Prompts
 from geosam.scene import Scene
 from geosam.scene.cache import CACHE_BYTES, ONCE_BYTES
 from geosam.vector import corners as corners_room
@@ -118,6 +122,44 @@ def test_gdal_caches_no_more_than_the_stage_allows_in_every_thread(
     assert set(seen) == {CACHE_BYTES}
     assert (progress[0], progress[-1]) == (CACHE_BYTES, ONCE_BYTES)
     assert get_gdal_config("GDAL_CACHEMAX") == before
+
+
+class SaysWater:
+    """A model that finds water wherever it is asked."""
+
+    name, tile_px, sha256, threshold = "wet", 128, "0" * 64, 0.5
+    device, dtype, understands = torch.device("cpu"), torch.float32, frozenset({"points", "none"})
+
+    def embed(self, images: torch.Tensor) -> torch.Tensor:
+        return images
+
+    def decode(self, embeddings: torch.Tensor, prompts: list[Prompts]) -> torch.Tensor:
+        return torch.full((len(embeddings), 128, 128), 1.0)
+
+
+@SHAPES
+def test_a_run_does_not_hold_the_scene(shape: tuple[int, int], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, small in (("TILE_PX", 32), ("_STRIP_PX", 2**17), ("_CHUNK_PX", 2**14)):
+        monkeypatch.setattr(mask_room, name, small)
+    monkeypatch.setattr(mosaic_room, "_STRIP_PX", 2**17)
+    monkeypatch.setattr(corners_room, "CHUNK_PX", 2**16)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    look = Scene.sample
+    monkeypatch.setattr(Scene, "sample", lambda scene, roles, max_px=0: look(scene, roles, 2**14))
+
+    def taken(size: tuple[int, int]) -> int:
+        path = raster(tmp_path / f"{size[0]}.tif", size, 4)
+        options = SegmentOptions.from_mapping(
+            {"coarse": {"method": "ndwi", "threshold": 0.2}, "scene": {"gsd": "native"}}
+        )
+
+        def run() -> Rivers:
+            return segment(path, options, out=tmp_path / "rivers.gpkg", model=SaysWater(), overwrite=True)
+
+        assert len(run().polygons) == 1
+        return peak(run)
+
+    assert taken(shape) < 2 * taken(SMALL)
 
 
 @SHAPES

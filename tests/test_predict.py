@@ -19,12 +19,14 @@ import rasterio
 import torch
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
+from scipy import ndimage
 
 from geosam.errors import ModelError, OutputError, RunError
 from geosam.mosaic import Mosaic
 from geosam.options import SegmentOptions
-from geosam.predict import TileReport, batch_size, run, signature, unprompted
-from geosam.predict.flight import Flight, as_levels
+from geosam.predict import TileReport, batch_size, hint, run, signature, unprompted
+from geosam.predict.blending import Blender, DeviceCell, Laid
+from geosam.predict.flight import Sent, sent
 from geosam.prompts import Prompts
 from geosam.tiling import plan_tiles
 
@@ -322,45 +324,104 @@ def test_a_tile_that_fails_is_nodata_and_counted_and_spares_its_batch(tmp_path, 
     np.testing.assert_allclose(result[~lost], scene.rgb[~lost, 0] / 256, atol=0.5 / 256 + 1e-6)
 
 
-class Watched(Brightness):
-    """Notes what was in the mosaic when a batch was begun."""
+# A device that works ahead, with the CPU in its place -----------------------------------------------------------------
 
-    def embed(self, images: torch.Tensor) -> torch.Tensor:
-        self.laid = [*getattr(self, "laid", []), len(self.done)]
-        return super().embed(images)
+
+@pytest.fixture
+def ahead(monkeypatch):
+    monkeypatch.setattr("geosam.predict.batching.works_ahead", lambda device: True)
 
 
 @pytest.mark.parametrize("model", [Brightness, Spoils, Undefined, lambda: Brightness(most=2)])
 @pytest.mark.parametrize("which", ["water", "all"])
-def test_beside_a_device_that_works_ahead_the_result_is_the_same(tmp_path, monkeypatch, model, which):
-    scene = random_scene(valid=np.arange(200)[None].repeat(150, 0) > 70)
-    scene.rgb[24 + 12, 96 + 12] = 0
-    water = np.random.default_rng(1).random((5, 7)).repeat(30, 0).repeat(30, 1)[:150, :200] > 0.5
-    expected, told = ran(tmp_path / "waits", scene, water, model(), options(which=which))
-    monkeypatch.setattr("geosam.predict.batching.works_ahead", lambda device: True)
-    result, report = ran(tmp_path / "ahead", scene, water, model(), options(which=which))
-    np.testing.assert_array_equal(result, expected)
+@pytest.mark.parametrize("shape", [(150, 200), (7, 50)])
+def test_tiles_blended_on_a_device_give_what_the_host_gives_to_half_a_step(tmp_path, request, model, which, shape):
+    scene = random_scene(shape, valid=np.arange(shape[1])[None].repeat(shape[0], 0) > shape[1] // 3)
+    scene.rgb[12::24, 12::24][:2] = 0
+    water = np.random.default_rng(1).random((5, 7)).repeat(30, 0).repeat(30, 1)[: shape[0], : shape[1]] > 0.8
+    known = np.arange(shape[0])[:, None].repeat(shape[1], 1) < 140  # Below, dry ground is not known to be dry.
+    coarse = FakeCoarse(water, known)
+    expected, told = ran(tmp_path / "host", scene, water, model(), options(which=which), coarse=coarse)
+    assert told.run
+    assert told.dry or which == "all" or shape[0] < 150
+    request.getfixturevalue("ahead")
+    result, report = ran(tmp_path / "device", scene, water, model(), options(which=which), coarse=coarse)
+    np.testing.assert_array_equal(np.isnan(result), np.isnan(expected))
+    assert np.nanmax(np.abs(result - expected)) <= 0.5 / 254 + 1 / 256 + 1e-6
+    assert np.nanmean(np.abs(result - expected)) < 0.5 / 256
     assert replace(report, seconds={}) == replace(told, seconds={})
+    assert threading.active_count() == 1
 
 
-def test_a_device_that_works_ahead_has_a_batch_while_the_one_before_is_laid_down(tmp_path, monkeypatch):
-    monkeypatch.setattr("geosam.predict.batching.works_ahead", lambda device: True)
-    scene, model = random_scene((32 + 24 * 3, 32 + 24 * 3)), Watched()  # 4 rows of 4 tiles: 4 batches
-    model.done, add = [], Mosaic.add
-    monkeypatch.setattr(Mosaic, "add", lambda *args: (model.done.append(args[1]), add(*args)))
+def test_the_next_batch_is_given_to_the_device_before_the_host_waits_for_the_last(tmp_path, ahead, monkeypatch):
+    scene, model = random_scene((32 + 24 * 3, 32 + 24 * 3)), Brightness()  # 4 rows of 4 tiles: 4 batches
+    log, landed, embed = [], Sent.landed, model.embed
+    monkeypatch.setattr(
+        Sent, "landed", lambda self: (log.append("landed") if len(self.value) == 4 else 0, landed(self))[1]
+    )
+    monkeypatch.setattr(Mosaic, "finish_row", spied(Mosaic.finish_row, log, "row"))
+    model.embed = lambda images: (log.append("embed"), embed(images))[1]
     ran(tmp_path, scene, everywhere(scene), model)
-    assert model.laid == [0, 0, 4, 8]
-    assert len(model.done) == 16
+    assert " ".join(log) == "embed embed landed row embed landed row embed landed row landed row"
 
 
-def test_levels_are_the_nearest_ones():
-    probability = torch.tensor([0.0, 0.5 / 255, 0.51 / 255, 0.5, 1.0, torch.nan])
-    assert as_levels(probability).tolist() == [0, 0, 1, 128, 255, 0]
-    values = Flight(as_levels(torch.rand(3, 4, 4, generator=torch.Generator().manual_seed(0))), torch.tensor(False))
-    assert values.landed().dtype == np.float32
-    assert values.landed().max() <= 1
-    with pytest.raises(FloatingPointError, match="NaN"):
-        Flight(values.values, torch.tensor(True)).landed()
+def spied(method: Any, log: list[str], word: str) -> Any:
+    """The method, which notes that it is called."""
+    return lambda *args: (log.append(word), method(*args))[1]
+
+
+def test_a_batch_for_which_the_device_has_no_room_to_blend_has_not_voted(tmp_path, ahead, monkeypatch):
+    scene, reserve, calls = random_scene(), Mosaic.reserve, iter(range(1000))
+    expected, _ = ran(tmp_path / "room", scene, everywhere(scene))
+
+    def narrow(self: Mosaic, tile: Any) -> None:
+        if next(calls) == 2:
+            raise torch.OutOfMemoryError("no room")
+        reserve(self, tile)
+
+    monkeypatch.setattr(Mosaic, "reserve", narrow)
+    result, report = ran(tmp_path / "narrow", scene, everywhere(scene))
+    assert (report.batch_size, report.failed) == (2, 0)
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_what_leaves_a_device_is_the_nearest_of_254_steps_and_a_byte_for_nothing(tmp_path):
+    plan = plan_tiles((16, 32), 16, 0)
+    mosaic = Mosaic.open(tmp_path / "work", plan, GeoBox((16, 32), rasterio.Affine.identity(), None))
+    blender = Blender(mosaic, torch.device("cpu"))
+    probability = torch.linspace(0, 1, 512).view(2, 16, 16)
+    has_data = np.ones((2, 16, 16), bool)
+    has_data[:, -1] = False
+    laid = blender.lay(plan.tiles, probability.logit(), list(has_data))
+    assert isinstance(laid, Laid)
+    cells = list(mosaic._cells.values())
+    assert all(isinstance(cell, DeviceCell) and cell._bytes().dtype == torch.uint8 for cell in cells)
+    for tile in plan.tiles:
+        mosaic.report(tile)
+    mosaic.finish_row(0)
+    blender.close()
+    found = mosaic.read(Window(0, 0, 32, 16))
+    assert np.isnan(found[-1]).all()
+    expected = np.concatenate(list(probability.numpy()), axis=1)[:-1]
+    np.testing.assert_allclose(found[:-1], expected, atol=0.5 / 254 + 0.5 / 256 + 1e-6)
+    assert found[:-1].max() == np.rint(256 * np.rint(254 * expected.max()) / 254) / 256
+
+
+def test_what_is_sent_arrives():
+    assert torch.equal(sent(torch.arange(3)).landed(), torch.arange(3))
+
+
+@pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 1.0])
+def test_an_index_is_sure_from_the_third_pixel_on(share):
+    rng = np.random.default_rng(5)
+    water, known = rng.random((40, 60)) < share, rng.random((40, 60)) < 0.8
+    inside, outside = (
+        ndimage.distance_transform_cdt(np.pad(one, 3, "symmetric"), "chessboard") for one in (water, ~water)
+    )
+    depth = np.minimum(inside + outside, 3)[3:-3, 3:-3] if 0 < share < 1 else np.full(water.shape, 3)
+    expected = np.where(known, np.where(water, 1, -1) * 5.0 * (0.4 + 0.2 * depth), 0)
+    found = hint.log_odds(torch.from_numpy(water), torch.from_numpy(known), 5.0).numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
 
 
 def test_a_coarse_mask_that_cannot_be_read_fails_its_tiles_only(tmp_path):

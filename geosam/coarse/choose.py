@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 INDEX_TRUST = 5.0
 """Log-odds of a pixel well inside what a band index with two modes calls water, or calls dry.
 
-More than the say that a run leaves the model beside it (:data:`geosam.predict.batching.MODEL_SAY`): a model that
+More than the say that a run leaves the model beside it (:data:`geosam.predict.hint.MODEL_SAY`): a model that
 sees red, green and blue alone may move banks, but not overrule infrared in the middle of a river or a forest.
 """
 

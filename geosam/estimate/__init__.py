@@ -23,7 +23,7 @@ from geosam.tiling import TilePlan, plan_tiles
 __all__ = ["Calibration", "Estimate", "Look", "estimate_run"]
 
 READERS = 2
-"""Threads that read images while the model computes."""
+"""Threads that read images while the model computes; beside a GPU there are more, of which none is counted on."""
 STRIP_PX, STRIP_BYTES = 2**23, 3
 """Pixels that a thread of the coarse mask has in hand, and bytes that a pixel takes: its class, and its runs."""
 CHUNK_PX, CHUNK_BYTES = 2**20, 32

@@ -15,7 +15,8 @@ What a pixel gets:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
 
-from geosam.mosaic.cells import Axis, Cell, decode
+from geosam.mosaic.cells import Axis, Cell, Votes, decode
 from geosam.mosaic.raster import write_raster
 from geosam.mosaic.store import StripStore
 from geosam.tiling import Tile, TilePlan
@@ -60,8 +61,10 @@ class Mosaic:
     """Tile row at which a run starts: above zero when finished strips were found."""
     end_row: int | None = None
     """Tile row before which a run of a part stops; None: the mosaic is whole."""
-    _cells: dict[tuple[int, int], Cell] = field(default_factory=dict)
-    _finished: dict[tuple[int, int], bytes] = field(default_factory=dict)
+    new_cell: Callable[[tuple[int, int], int], Votes] = Cell
+    """Makes a cell of a shape into which so many tiles reach; another than numpy's gathers votes on a device."""
+    _cells: dict[tuple[int, int], Votes] = field(default_factory=dict)
+    _finished: dict[tuple[int, int], bytes | Future[bytes]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._rows = Axis(self.plan.tops, self.plan.shape[0], self.plan.tile_px)
@@ -137,7 +140,7 @@ class Mosaic:
     @property
     def held_px(self) -> int:
         """Pixels held uncompressed just now."""
-        return sum(cell.votes.size for cell in self._cells.values())
+        return sum(cell.held_px for cell in self._cells.values())
 
     def add(self, tile: Tile, probability: NDArray[np.float32], valid: NDArray[np.bool_]) -> None:
         """Blend in a tile that ran.
@@ -148,21 +151,36 @@ class Mosaic:
             valid: True where the scene has data, same shape; elsewhere the tile has no say.
         """
         weight = self.plan.weights(tile) * valid
-        votes = weight * probability
+        self.gather(tile, weight * probability, weight)
+        self.report(tile)
+
+    def reserve(self, tile: Tile) -> None:
+        """Make room for a tile's votes, so that :meth:`gather` needs none."""
+        for cell, inside, _ in self._pieces(tile):
+            self._cell(cell).grow(inside[0].stop)
+
+    def gather(self, tile: Tile, votes: Any, weight: Any) -> None:
+        """Add a tile's votes, without counting it off.
+
+        Args:
+            tile: The tile.
+            votes: Probability of water times weight, float32 (h, w) of at least what the scene holds of the tile;
+                such arrays as :attr:`new_cell` takes.
+            weight: By :meth:`geosam.tiling.TilePlan.weights`, 0 where the tile has no say; same shape.
+        """
         for cell, inside, place in self._pieces(tile):
             self._cell(cell).vote(inside, votes[place], weight[place])
-        self._report(tile)
 
     def add_dry(self, tile: Tile, valid: NDArray[np.bool_] | bool) -> None:
         """Note a tile that did not run because it is dry: 0 where valid, and only where no other tile ran."""
         own = self._cell((tile.row, tile.col)) if tile.row >= self.store.done else None
         if own is not None:
             own.dry = valid if isinstance(valid, bool) else valid[: own.shape[0], : own.shape[1]]
-        self._report(tile)
+        self.report(tile)
 
     def add_nothing(self, tile: Tile) -> None:
         """Note a tile without data, or one that failed: nodata, except where another tile ran."""
-        self._report(tile)
+        self.report(tile)
 
     def finish_row(self, row: int, record: Mapping[str, Any] | None = None) -> None:
         """Write the strip of a tile row; it then survives the run.
@@ -174,7 +192,8 @@ class Mosaic:
             self.store.pass_over(row, dict(record or {}))
             return
         cells = [self._finished.pop((row, col)) for col in range(len(self.plan.lefts))]
-        self.store.write(row, cells, dict(record or {}))
+        whole = [cell if isinstance(cell, bytes) else cell.result() for cell in cells]
+        self.store.write(row, whole, dict(record or {}))
 
     def read(self, window: Window) -> NDArray[np.float32]:
         """Probability in a window of the finished mosaic.
@@ -194,15 +213,15 @@ class Mosaic:
                 out[place] = cell if isinstance(cell, float) else cell[rows.inner, cols.inner]
         return out
 
-    def strips(self, max_px: int = _STRIP_PX, *, skip_constant: bool = False) -> Iterator[Strip]:
+    def strips(self, max_px: int | None = None, *, skip_constant: bool = False) -> Iterator[Strip]:
         """The finished mosaic from top to bottom, in full-width strips.
 
         Args:
-            max_px: Pixels of a strip, at most.
+            max_px: Pixels of a strip, at most; None: 8 million.
             skip_constant: Leave out strips that hold nothing but zeros and nodata; they cost nothing then.
         """
         height, width = self.plan.shape
-        step = max(1, min(height, max_px // width))
+        step = max(1, min(height, (max_px or _STRIP_PX) // width))
         for top in range(0, height, step):
             rows = min(step, height - top)
             if not (skip_constant and self._is_constant(top, rows)):
@@ -245,13 +264,13 @@ class Mosaic:
                 if rows.cell >= self.store.done:
                     yield (rows.cell, cols.cell), (rows.inner, cols.inner), (rows.outer, cols.outer)
 
-    def _cell(self, at: tuple[int, int]) -> Cell:
+    def _cell(self, at: tuple[int, int]) -> Votes:
         if at not in self._cells:
             waiting = self._rows.reaching(at[0]) * self._cols.reaching(at[1])
-            self._cells[at] = Cell(self._shape(*at), waiting)
+            self._cells[at] = self.new_cell(self._shape(*at), waiting)
         return self._cells[at]
 
-    def _report(self, tile: Tile) -> None:
+    def report(self, tile: Tile) -> None:
         """Count the tile off in every cell it reaches, and put finished cells away compressed."""
         for at, _, _ in self._pieces(tile):
             cell = self._cell(at)

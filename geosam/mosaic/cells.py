@@ -5,9 +5,10 @@ from __future__ import annotations
 import zlib
 from bisect import bisect_right
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -65,6 +66,33 @@ class Axis:
             cell += 1
 
 
+class Votes(Protocol):
+    """What a mosaic needs of a cell, wherever its votes are gathered."""
+
+    shape: tuple[int, int]
+    waiting: int
+    """Tiles that have not reported yet."""
+    dry: NDArray[np.bool_] | bool
+    """True where the ground is known to be dry, should no tile run there."""
+
+    @property
+    def held_px(self) -> int:
+        """Pixels held uncompressed."""
+        ...
+
+    def grow(self, rows: int) -> None:
+        """Make room for the votes on the first ``rows`` rows."""
+        ...
+
+    def vote(self, place: tuple[slice, slice], votes: Any, weight: Any) -> None:
+        """Add a tile's weighted probabilities and their weights, (h, w), at a place in the cell."""
+        ...
+
+    def encode(self) -> bytes | Future[bytes]:
+        """The finished cell as stored, at once or once it is known; see :func:`packed`."""
+        ...
+
+
 class Cell:
     """Votes on one cell, until every tile that reaches into it has reported."""
 
@@ -79,13 +107,18 @@ class Cell:
         self.dry: NDArray[np.bool_] | bool = False
         """True where the ground is known to be dry, should no tile run there."""
 
+    @property
+    def held_px(self) -> int:
+        """Pixels held uncompressed."""
+        return self.votes.size
+
     def vote(self, place: tuple[slice, slice], votes: NDArray[np.float32], weight: NDArray[np.float32]) -> None:
         """Add a tile's weighted probabilities at a place in the cell."""
-        self._grow(place[0].stop)
+        self.grow(place[0].stop)
         self.votes[place] += votes
         self.weight[place] += weight
 
-    def _grow(self, rows: int) -> None:
+    def grow(self, rows: int) -> None:
         """Make room for the first ``rows`` rows: a tile from the row above needs only those of the overlap.
 
         Whole cells would hold a full tile row of the scene while the next one is computed: 360 MB
@@ -96,25 +129,34 @@ class Cell:
             self.votes, self.weight = np.pad(self.votes, more), np.pad(self.weight, more)
 
     def encode(self) -> bytes:
-        """The finished cell as stored: a mark where it is constant, else compressed levels."""
-        if not len(self.votes) and isinstance(self.dry, bool):
-            return _ZERO if self.dry else _NOTHING
-        levels = self._levels()
-        first = levels.flat[0]
-        if first in (0, NODATA) and (levels == first).all():
-            return _ZERO if first == 0 else _NOTHING
-        return zlib.compress(levels.astype("<u2").tobytes(), level=1)
+        """The finished cell as stored."""
+        if not len(self.votes):
+            return packed_without_votes(self.dry, self.shape)
+        return packed(self._levels())
 
     def _levels(self) -> NDArray[np.uint16]:
         """Levels of 1/256, rounded, NODATA where nothing is known."""
-        if not len(self.votes):
-            return np.where(self.dry, 0, NODATA).astype(np.uint16)
-        self._grow(self.shape[0])
+        self.grow(self.shape[0])
         ran = self.weight > 0
         mean = np.divide(self.votes, self.weight, out=np.zeros(self.shape, np.float32), where=ran)
         levels = np.rint(mean.clip(0, 1) * np.float32(UNIT)).astype(np.uint16)
         levels[~(ran | self.dry)] = NODATA
         return levels
+
+
+def packed(levels: NDArray[np.uint16]) -> bytes:
+    """A cell as stored: a mark where it is all 0 or all :data:`NODATA`, else compressed levels."""
+    first = levels.flat[0]
+    if first in (0, NODATA) and (levels == first).all():
+        return _ZERO if first == 0 else _NOTHING
+    return zlib.compress(levels.astype("<u2").tobytes(), level=1)
+
+
+def packed_without_votes(dry: NDArray[np.bool_] | bool, shape: tuple[int, int]) -> bytes:
+    """A cell of this shape in which no tile ran, as stored: 0 where it is known to be dry, else nodata."""
+    if isinstance(dry, bool):
+        return _ZERO if dry else _NOTHING
+    return packed(np.broadcast_to(np.where(dry, 0, NODATA).astype(np.uint16), shape))
 
 
 def decode(data: bytes, shape: tuple[int, int]) -> NDArray[np.float32] | float:

@@ -1,12 +1,15 @@
 """Tiles through a model: look, read ahead, batch, embed, decode, hand on to the mosaic.
 
-Reader threads look at the coarse mask, and read the image only of tiles that will run. The main thread
-computes. Nothing depends on which thread was first: tiles are handed on in order, their prompts are
-seeded by their index, and a batch never spans two tile rows, so that a resumed run makes the same batches.
+Reader threads look at the coarse mask, read the image only of tiles that will run, and sample their prompts:
+components and distances are work for a CPU, and a GPU computes meanwhile. The main thread computes. On a GPU
+prompts are encoded, tiles decoded and blended there (``blending``), and only the finished mosaic comes off it.
+Nothing depends on which thread was first: tiles are handed on in order, their prompts are seeded by their index,
+and a batch never spans two tile rows, so that a resumed run makes the same batches.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,8 +34,9 @@ __all__ = ["CoarseSource", "Progress", "Sampler", "TileReport", "batch_size", "r
 Progress = Callable[[int, int], None]
 """Called with tiles done and tiles in all."""
 
-_READERS = 2
-"""Threads that read; more only help where a scene comes over a network, and cost a dataset handle each."""
+_READERS, _READERS_MOST = 2, 8
+"""Threads that read and sample prompts: beside a CPU that computes more only help where a scene comes over a network,
+and cost a dataset handle each; a GPU is done with a tile before two threads have the next one."""
 _BATCH_PX = {"cpu": 1 << 20, "mps": 1 << 21, "cuda": 1 << 23}
 """Pixels of a batch by device: 4, 8 and 32 tiles of 512 px; 1, 2 and 8 of 1024 px."""
 
@@ -75,7 +79,7 @@ def run(
     step_px = getattr(model, "step_px", None)
     reader = Reader(scene, coarse, model.understands, options, sampler or default_sampler(options), step_px, given)
     batcher = Batcher(model, batch_size(model, options), mosaic, Tally(mosaic.records), options.model.views)
-    pool = ThreadPoolExecutor(_READERS, thread_name_prefix="geosam-read")
+    pool = ThreadPoolExecutor(_readers(model), thread_name_prefix="geosam-read")
     try:
         for look, future in ahead(pool, reader, plan, mosaic.rows, 2 * batcher.limit):
             batcher.take(look, future)
@@ -88,6 +92,7 @@ def run(
             progress(batcher.tally.done, len(plan))
     finally:
         pool.shutdown(wait=True, cancel_futures=True)
+        batcher.close()
     return batcher.tally.report(len(plan), batcher.limit)
 
 
@@ -141,6 +146,12 @@ def batch_size(model: PromptableModel, options: SegmentOptions) -> int:
     """Tiles a batch: as asked for, else by the device and the tile's size."""
     side = getattr(model, "input_px", model.tile_px)  # Of a tile as the network sees it, enlarged perhaps.
     return options.model.batch_size or max(1, _BATCH_PX.get(model.device.type, 1 << 20) // side**2)
+
+
+def _readers(model: PromptableModel) -> int:
+    if model.device.type == "cpu":
+        return _READERS
+    return max(_READERS, min(_READERS_MOST, (os.cpu_count() or 1) // 2))
 
 
 def signature(

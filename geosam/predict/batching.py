@@ -6,15 +6,18 @@ from collections import Counter, deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from geosam.errors import RunError
 from geosam.mosaic import Mosaic
-from geosam.predict.flight import Flight, StageClock, launched, works_ahead
+from geosam.predict.blending import Blender, Laid
+from geosam.predict.flight import StageClock, works_ahead
 from geosam.predict.reading import Fate, Look, Ready
 from geosam.predict.views import mean_logits
 from geosam.prompts import Prompts
@@ -24,12 +27,8 @@ if TYPE_CHECKING:
     from geosam.models import PromptableModel
 
 
-MODEL_SAY = 4.0
-"""Greatest log-odds of a model beside a trusted index: it is over-confident on ground unlike its training's."""
-
-
 _MOST_WAITING = 64
-"""Tiles that wait for the mosaic keep their masks in memory."""
+"""Steps that wait for their turn beside a device that works ahead; rows of a long dry stretch want to be written."""
 
 
 @dataclass(frozen=True)
@@ -94,8 +93,8 @@ class Tally:
 class Batcher:
     """The main thread: gathers tiles of one row, computes, hands on to the mosaic.
 
-    Beside a device that works ahead, a batch is computed while what came before it is laid into the mosaic,
-    in the same order as elsewhere, rows' ends and tiles that do not run included.
+    A device that works ahead blends a batch itself, and is given the next one before the host waits for what
+    it found; rows then end, and tiles are counted, one batch later, in the same order as elsewhere.
     """
 
     model: PromptableModel
@@ -106,26 +105,26 @@ class Batcher:
     """Views of each tile whose logits are averaged."""
     batch: list[tuple[Tile, Ready]] = field(default_factory=list)
     waiting: deque[Callable[[], None]] = field(default_factory=deque)
-    """What is to be done for the mosaic, in order."""
+    """What is to be done in turn."""
 
     def __post_init__(self) -> None:
         self.clock = StageClock(self.model.device, self.tally.seconds)
-        self.ahead = works_ahead(self.model.device)
+        ahead = works_ahead(self.model.device)
+        self.there = Blender(self.mosaic, self.model.device) if ahead else None
 
     def take(self, look: Look, future: Future[Ready] | None) -> None:
         """Settle a tile at once, or put it into the batch."""
         if future is None:
-            self._do(lambda: self._settle(look.tile, look.fate, look.valid))
+            self._settle(look.tile, look.fate, look.valid)
             return
         try:
             with self.clock.host("wait"):
                 ready = future.result()
         except Exception as error:
-            fault = _Fault.of(error)
-            self._do(lambda: self._failed(look.tile, fault))
+            self._settle(look.tile, "failed", False, _Fault.of(error).reason)
             return
         if ready.fate != "run":
-            self._do(lambda: self._settle(look.tile, ready.fate, ready.valid))
+            self._settle(look.tile, ready.fate, ready.valid)
             return
         self.batch.append((look.tile, ready))
         if len(self.batch) >= self.limit:
@@ -141,10 +140,15 @@ class Batcher:
         while self.waiting:
             self.waiting.popleft()()
 
+    def close(self) -> None:
+        """End what works beside the main thread."""
+        if self.there is not None:
+            self.there.close()
+
     def _do(self, action: Callable[[], None]) -> None:
-        """Something for the mosaic: at once, or once the device has its next batch."""
+        """Something that has its turn at once, or once the device has its next batch."""
         self.waiting.append(action)
-        if not self.ahead or len(self.waiting) > _MOST_WAITING:
+        if self.there is None or len(self.waiting) > _MOST_WAITING:
             self.finish()
 
     def _end_row(self, row: int) -> None:
@@ -158,7 +162,9 @@ class Batcher:
             part, todo = todo[: self.limit], todo[self.limit :]
             outcome = self._try(part)
             if not isinstance(outcome, _Fault):
-                self._send(part, outcome)
+                # What was waiting is done now that the device has this batch to compute.
+                self.finish()
+                self._do(partial(self._land, part, outcome))
             elif outcome.out_of_memory and len(part) > 1:
                 # Half of what was tried, not of what was asked for; and for the rest of the run.
                 self.limit = len(part) // 2
@@ -167,75 +173,70 @@ class Batcher:
                 self.finish()
                 self._one_by_one(part, outcome)
 
-    def _send(self, part: list[tuple[Tile, Ready]], flight: Flight) -> None:
-        """Do what was waiting, now that the device has this batch to compute."""
-        self.finish()
-        self._do(lambda: self._land(part, flight))
-
-    def _land(self, part: list[tuple[Tile, Ready]], flight: Flight) -> None:
-        """Lay a batch into the mosaic: one by one where a tile spoilt it."""
-        values = self._landed(flight)
-        if isinstance(values, _Fault):
-            self._one_by_one(part, values)
-        else:
-            self._blend(part, values)
-
     def _one_by_one(self, part: list[tuple[Tile, Ready]], fault: _Fault) -> None:
         """Find the tile that spoils its batch: the others must not fail with it."""
         if len(part) == 1:
-            self._failed(part[0][0], fault)
+            self._give_up(part[0][0], fault.reason)
             return
         for one in part:
             outcome = self._try([one])
-            values = outcome if isinstance(outcome, _Fault) else self._landed(outcome)
-            if isinstance(values, _Fault):
-                self._failed(one[0], values)
+            if isinstance(outcome, _Fault):
+                self._give_up(one[0], outcome.reason)
             else:
-                self._blend([one], values)
+                self._land([one], outcome)
 
-    def _landed(self, flight: Flight) -> NDArray[np.float32] | _Fault:
-        """Probabilities of a batch, float32 (B, tile_px, tile_px)."""
-        try:
+    def _land(self, part: list[tuple[Tile, Ready]], outcome: Tensor | Laid) -> None:
+        """See what became of a batch, and lay it into the mosaic where it is not there yet."""
+        if isinstance(outcome, Laid):
             with self.clock.host("wait"):
-                values = flight.landed()
-        except FloatingPointError:
-            return _Fault(
-                f"RunError: model {self.model.name} gave NaN as {self.model.dtype}; try --dtype float32.", False
-            )
-        except Exception as error:
-            return _Fault.of(error)
-        self.clock.settle()
-        return np.pad(values, [(0, 0), *((0, self.model.tile_px - side) for side in values.shape[1:])])
+                spoilt = outcome.spoilt.landed().tolist()
+            self.clock.settle()
+            for (tile, _), is_spoilt in zip(part, spoilt, strict=True):
+                self._count(tile, "failed" if is_spoilt else "run", self._nan if is_spoilt else "")
+        elif bool(outcome.isnan().any()):
+            self._one_by_one(part, _Fault(self._nan, False))
+        else:
+            self._blend(part, outcome.numpy())
 
-    def _try(self, part: list[tuple[Tile, Ready]]) -> Flight | _Fault:
+    @property
+    def _nan(self) -> str:
+        return f"RunError: model {self.model.name} gave NaN as {self.model.dtype}; try --dtype float32."
+
+    def _try(self, part: list[tuple[Tile, Ready]]) -> Tensor | Laid | _Fault:
+        """Compute a batch; where it is blended on the device, count it off in the mosaic."""
+        outcome: Tensor | Laid | _Fault
         try:
-            return self._compute([ready for _, ready in part])
+            outcome = self._compute(part)
         except Exception as error:  # Ctrl-C passes: it is no Exception.
-            fault = _Fault.of(error)
+            outcome = _Fault.of(error)
         # Outside the except clause, where the traceback no longer keeps the batch's tensors alive.
-        if fault.out_of_memory and self.model.device.type == "cuda":
+        if isinstance(outcome, _Fault) and outcome.out_of_memory and self.model.device.type == "cuda":
             torch.cuda.empty_cache()
-        return fault
+        if isinstance(outcome, Laid):
+            for tile, _ in part:
+                self.mosaic.report(tile)
+        return outcome
 
     @torch.inference_mode()
-    def _compute(self, part: list[Ready]) -> Flight:
-        """Probabilities of a batch, (B, h, w), on their way."""
-        images = torch.from_numpy(np.stack([ready.image for ready in part if ready.image is not None]))
-        prompts = [ready.prompts for ready in part if ready.prompts is not None]
+    def _compute(self, part: list[tuple[Tile, Ready]]) -> Tensor | Laid:
+        """Probabilities of a batch on the host, float32 (B, h, w), or the batch in the mosaic."""
+        images = torch.from_numpy(np.stack([ready.image for _, ready in part if ready.image is not None]))
+        prompts = [ready.prompts for _, ready in part if ready.prompts is not None]
         logits = self._logits(images, prompts)
-        with self.clock.computing("decode"):
-            for row, ready in enumerate(part):
-                if ready.prior is not None:
-                    prior = torch.from_numpy(ready.prior)[: logits.shape[1], : logits.shape[2]].to(logits.device)
-                    logits[row] = logits[row].clamp(-MODEL_SAY, MODEL_SAY) + prior
-            flight = launched(logits)
         wanted = (len(part), *images.shape[2:])
-        if tuple(flight.values.shape) != wanted:
-            found = tuple(flight.values.shape)
+        if tuple(logits.shape) != wanted:
+            found = tuple(logits.shape)
             raise RunError(f"model {self.model.name} gave logits of shape {found} instead of {wanted}.")
-        return flight
+        with self.clock.computing("decode"):
+            for row, (_, ready) in enumerate(part):
+                if ready.hint is not None:
+                    logits[row] = ready.hint.added_to(logits[row])
+            if self.there is None:
+                return logits.float().sigmoid().cpu()
+        with self.clock.computing("mosaic"):
+            return self.there.lay([tile for tile, _ in part], logits, [ready.valid for _, ready in part])
 
-    def _logits(self, images: torch.Tensor, prompts: Sequence[Prompts]) -> torch.Tensor:
+    def _logits(self, images: Tensor, prompts: Sequence[Prompts]) -> Tensor:
         """Logits of water, float32 (B, h, w) of tiles uint8 (B, 3, h, w); the model takes them to its device."""
         if self.views > 1:
             with self.clock.computing("embed"):
@@ -246,23 +247,35 @@ class Batcher:
             return self.model.decode(embeddings, prompts)
 
     def _blend(self, part: list[tuple[Tile, Ready]], probability: NDArray[np.float32]) -> None:
+        """Lay tiles, float32 (B, h, w), into the mosaic; h and w are those of the scene where it is smaller."""
+        over = [(0, 0), *((0, self.model.tile_px - side) for side in probability.shape[1:])]
         with self.clock.host("mosaic"):
-            for (tile, ready), values in zip(part, probability, strict=True):
+            for (tile, ready), values in zip(part, np.pad(probability, over), strict=True):
                 self.mosaic.add(tile, values, ready.valid)
-        self.tally.row["run"] += len(part)
+        for tile, _ in part:
+            self._count(tile, "run")
 
-    def _settle(self, tile: Tile, fate: Fate, valid: NDArray[np.bool_] | bool) -> None:
-        """Note a tile that will not run."""
+    def _settle(self, tile: Tile, fate: Fate, valid: NDArray[np.bool_] | bool, reason: str = "") -> None:
+        """Note a tile that will not run, and count it in its turn."""
+        self._note(tile, fate, valid)
+        self._do(partial(self._count, tile, fate, reason))
+
+    def _give_up(self, tile: Tile, reason: str) -> None:
+        """Note and count a tile that failed."""
+        self._note(tile, "failed", False)
+        self._count(tile, "failed", reason)
+
+    def _note(self, tile: Tile, fate: Fate, valid: NDArray[np.bool_] | bool) -> None:
         with self.clock.host("mosaic"):
             if fate == "dry":
                 self.mosaic.add_dry(tile, valid)
             else:
                 self.mosaic.add_nothing(tile)
-        self.tally.row[fate] += 1
 
-    def _failed(self, tile: Tile, fault: _Fault) -> None:
-        self.tally.row["failures"].append(f"tile row {tile.row}, column {tile.col}: {fault.reason}")
-        self._settle(tile, "failed", False)
+    def _count(self, tile: Tile, fate: Fate, reason: str = "") -> None:
+        self.tally.row[fate] += 1
+        if reason:
+            self.tally.row["failures"].append(f"tile row {tile.row}, column {tile.col}: {reason}")
 
 
 @dataclass(frozen=True)

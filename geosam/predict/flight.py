@@ -1,4 +1,4 @@
-"""Results on their way from the device: while it computes a batch, the one before is laid into the mosaic."""
+"""Results on their way from the device: while it computes a batch, the host does what the one before is good for."""
 
 from __future__ import annotations
 
@@ -7,71 +7,43 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
-
-LEVELS = 255
-"""Steps of a probability that comes off a GPU: a quarter of float32's bytes, and half a step is 0.002."""
 
 
 def works_ahead(device: torch.device) -> bool:
-    """Whether the device computes on while the host does other things."""
+    """Whether the device computes on while the host does other things; tiles are then blended on it."""
     return device.type == "cuda"
 
 
 @dataclass(frozen=True)
-class Flight:
-    """Probabilities of a batch that may still be on their way."""
+class Sent:
+    """A tensor that may still be on its way."""
 
-    values: Tensor
-    """On the host, (B, h, w): float32, or uint8 in steps of 1/255."""
-    has_nan: Tensor
-    """On the host, bool (): whether the model gave NaN anywhere."""
+    value: Tensor
+    """On the host."""
     arrived: torch.cuda.Event | None = None
 
-    def landed(self) -> NDArray[np.float32]:
-        """Wait for them: float32 (B, h, w), NaN where the model gave it.
-
-        Raises:
-            FloatingPointError: The model gave NaN.
-        """
+    def landed(self) -> Tensor:
+        """Wait for it."""
         if self.arrived is not None:
             self.arrived.synchronize()
-        if bool(self.has_nan):
-            raise FloatingPointError("the model gave NaN")
-        values = self.values.numpy()
-        if values.dtype == np.uint8:
-            return values.astype(np.float32) / np.float32(LEVELS)
-        return np.asarray(values, np.float32)
+        return self.value
 
 
-def launched(logits: Tensor) -> Flight:
-    """Logits (B, h, w) as probabilities, on their way to the host."""
-    probability = logits.float().sigmoid()
-    has_nan = probability.isnan().any()
-    if not works_ahead(logits.device):
-        return Flight(probability.cpu(), has_nan.cpu())
-    flight = Flight(_sent(as_levels(probability)), _sent(has_nan), _event())
-    assert flight.arrived is not None
-    flight.arrived.record()
-    return flight
+def sent(found: Tensor) -> Sent:
+    """Send a tensor to the host: from a GPU into pinned memory, without waiting for it."""
+    if found.device.type != "cuda":
+        return Sent(found.cpu())
+    host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
+    host.copy_(found, non_blocking=True)
+    arrived = _event()
+    arrived.record()
+    return Sent(host, arrived)
 
 
 def _event(*, timed: bool = False) -> torch.cuda.Event:
     return torch.cuda.Event(enable_timing=timed)  # type: ignore[no-untyped-call]
-
-
-def as_levels(probability: Tensor) -> Tensor:
-    """Probabilities to the nearest of 256 levels, uint8."""
-    return (probability * LEVELS).round().nan_to_num(0).to(torch.uint8)
-
-
-def _sent(found: Tensor) -> Tensor:
-    """A copy in pinned memory, which is whole once the stream has come to it."""
-    host = torch.empty(found.shape, dtype=found.dtype, pin_memory=True)
-    return host.copy_(found, non_blocking=True)
 
 
 @dataclass

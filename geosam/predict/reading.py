@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 from rasterio.windows import Window
-from scipy import ndimage
 
 from geosam.options import SegmentOptions
+from geosam.predict.hint import Hint
 from geosam.prompts import Prompts, no_prompts, sample_prompts
 from geosam.prompts.given import GivenPrompts, runs_everywhere, way_of
 from geosam.tiling import Tile, TilePlan
@@ -56,8 +56,8 @@ class Ready:
     image: NDArray[np.uint8] | None = None
     """uint8 (3, tile_px, tile_px); of a scene that is smaller, no more than holds it."""
     prompts: Prompts | None = None
-    prior: NDArray[np.float32] | None = None
-    """Log-odds of water that the coarse mask adds to the model's, shape (tile_px, tile_px)."""
+    hint: Hint | None = None
+    """What the coarse mask adds to the model's say."""
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class Reader:
         image = np.ascontiguousarray(image.transpose(2, 0, 1))
         if self.given is not None and not self._only_given:  # What a person says outranks the index.
             known = known & ~self.given.overruled(tile.window, tile.index, water, prompts)
-        return Ready("run", valid, image, prompts, self._prior(water, known))
+        return Ready("run", valid, image, prompts, self._hint(water, known))
 
     def _prompts(
         self, tile: Tile, water: NDArray[np.bool_], known: NDArray[np.bool_], valid: NDArray[np.bool_]
@@ -140,27 +140,10 @@ class Reader:
         assert automatic is not None
         return replace(automatic, multimask=self.options.prompts.multimask)
 
-    def _prior(self, water: NDArray[np.bool_], known: NDArray[np.bool_]) -> NDArray[np.float32] | None:
-        """What an index of bands that the model does not see says of each pixel, as log-odds of water.
-
-        It is least sure at its own edges, where a pixel is part water: there it has 0.6 of its trust,
-        and all of it from the third pixel on.
-        """
+    def _hint(self, water: NDArray[np.bool_], known: NDArray[np.bool_]) -> Hint | None:
+        """The coarse mask of a tile, if it comes of bands that the model does not see."""
         trust = float(getattr(self.coarse, "trust", 0.0))
-        if trust == 0:
-            return None
-        depth = np.minimum(distance_to_other(water), 3).astype(np.float32)
-        share = np.where(known, 0.4 + 0.2 * depth, 0.0)
-        return np.where(water, trust * share, -trust * share).astype(np.float32)
-
-
-def distance_to_other(water: NDArray[np.bool_]) -> NDArray[np.int32]:
-    """Chessboard distance in pixels to the nearest pixel of the other class; the tile's size where there is none."""
-    if water.all() or not water.any():
-        return np.full(water.shape, max(water.shape), np.int32)
-    inside = ndimage.distance_transform_cdt(water, metric="chessboard")
-    outside = ndimage.distance_transform_cdt(~water, metric="chessboard")
-    return np.asarray(inside + outside, np.int32)
+        return Hint(water, known, trust) if trust else None
 
 
 def _filled(
