@@ -350,7 +350,6 @@ def test_tiles_blended_on_a_device_give_what_the_host_gives_to_half_a_step(tmp_p
     assert np.nanmax(np.abs(result - expected)) <= 0.5 / 254 + 1 / 256 + 1e-6
     assert np.nanmean(np.abs(result - expected)) < 0.5 / 256
     assert replace(report, seconds={}) == replace(told, seconds={})
-    assert not [thread.name for thread in threading.enumerate() if thread.name.startswith("geosam")]
 
 
 def test_the_next_batch_is_given_to_the_device_before_the_host_waits_for_the_last(tmp_path, ahead, monkeypatch):

@@ -22,7 +22,7 @@ from geosam.finetune.published import begin_with_published
 from geosam.finetune.ranks import Ranks
 from geosam.finetune.recipe import Recipe, Schedule
 from geosam.models.checkpoint import check_fit, read_tensors
-from geosam.models.device import autocast, choose_dtype
+from geosam.models.device import autocast, cpu_has_bfloat16
 from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
 
@@ -108,7 +108,7 @@ def _step(
 ) -> dict[str, float]:
     """One update; gives back the figures of the log."""
     batch = _to(batch, device)
-    with autocast(where := torch.device(device), choose_dtype("auto", where)):
+    with autocast(where := torch.device(device), _precision(where)):
         features = model.encode(batch.images)
         decoded = _decode(model, features, batch) if batch.prompts else None
     parts, loss = _losses(model, features, decoded, batch)
@@ -120,6 +120,11 @@ def _step(
     optimizer.step()
     optimizer.zero_grad(set_to_none=True)
     return {name: round(float(value.detach().mean()), 4) for name, value in parts.items()}
+
+
+def _precision(device: torch.device) -> torch.dtype:
+    """bfloat16, which needs no scaled loss as float16 does; a CPU that only emulates it is faster without."""
+    return torch.float32 if device.type == "cpu" and not cpu_has_bfloat16() else torch.bfloat16
 
 
 def _decode(model: TinySam, features: Features, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""ResNet-18, the encoder of river-tiny, without timm, whose imports take longer than all else of loading it.
+"""ResNet-18, river-tiny's encoder up to 0.4.0, without timm, whose imports take longer than all else of loading it.
 
 Source: He et al. (2015), Deep Residual Learning for Image Recognition. Weights, their names and their first values are
 those of timm's ``resnet18``, so that either reads what the other has written.
