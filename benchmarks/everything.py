@@ -2,6 +2,7 @@
 
     python benchmarks/everything.py                          256 points; some minutes
     python benchmarks/everything.py --points-per-side 32     the default of both, 1024 points; four times as long
+    python benchmarks/everything.py --points-per-side 8 --nms-iou 1    more masks to compare; random ones fill the tile
     python benchmarks/everything.py --tiny                   a rehearsal; its figures mean nothing
 
 Both run on one thread of one process, one after the other, and CPU seconds are compared, so that a busy machine slows
@@ -36,6 +37,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--points-per-side", type=int, default=16)
     parser.add_argument("--dtype", default="auto", help="of geosam's side")
+    parser.add_argument("--nms-iou", type=float, default=0.7, help="1: no mask is dropped for one like it")
     parser.add_argument("--tiny", action="store_true", help="a small random SAM")
     asked = parser.parse_args()
     torch.set_num_threads(1)
@@ -44,7 +46,7 @@ def main() -> None:
     cpu = torch.device("cpu")
     sam = SamAdapter(network, name="random", sha256="0", device=cpu, dtype=choose_dtype(asked.dtype, cpu))
     image = picture(sam.tile_px)
-    limits = fair_limits(sam, image, asked.points_per_side)
+    limits = fair_limits(sam, image, asked.points_per_side).model_copy(update={"nms_iou": asked.nms_iou})
     ours, found = ours_in(sam, image, limits)
     theirs, masks = theirs_in(network, image, limits)
     points = asked.points_per_side**2
@@ -100,6 +102,7 @@ def theirs_in(network: Any, image: np.ndarray[Any, Any], limits: EverythingOptio
         points_per_crop=limits.points_per_side,
         pred_iou_thresh=limits.predicted_iou,
         stability_score_thresh=limits.stability,
+        crops_nms_thresh=limits.nms_iou,
     )
     return {"tile": round(time.process_time() - started, 2), "encoder": round(encoder.seconds, 2)}, found["masks"]
 

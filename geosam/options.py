@@ -110,7 +110,7 @@ class ModelOptions(_Options):
     batch_size: int | None = Field(default=None, ge=1)
     """Tiles a batch; None: chosen for the device."""
     compile: bool = False
-    """Compile a SAM's encoder: minutes at the start of a run, for faster tiles after that."""
+    """Compile the encoder of a SAM or of river-tiny: minutes at the start of a run, for faster tiles after that."""
     magnify: Literal[1, 2, 4] | None = None
     """How many times river-tiny enlarges a tile before it looks at it; None: as it was found best."""
     text: str | None = None
@@ -363,6 +363,9 @@ def first_fault(error: ValidationError) -> str:
     key = ".".join(str(part) for part in fault["loc"] if not str(part).startswith(("function", "literal", "float")))
     if fault["type"] == "extra_forbidden":
         return f"unknown key {key!r}. See --help for the options of each stage."
+    if fault["type"] == "value_error":  # One of our own, of several values together: it says itself what it got.
+        said = str(fault["msg"]).removeprefix("Value error, ")
+        return f"{key}: {said}" if key else said
     return f"{key}: {fault['msg']}, got {fault['input']!r}"
 
 

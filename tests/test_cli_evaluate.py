@@ -113,6 +113,7 @@ def test_bad_input_is_answered_with_one_line(tiles, tmp_path, capsys):
     assert "'best'" in refused(capsys, "--dataset", tiles, "--rows", "auto,best")
     assert "--masks" in refused(capsys, "--dataset", tiles, "--masks", "labels")
     assert "no labelled tile" in refused(capsys, "--dataset", tiles, "--split", "test")
+    assert "Give one of .png" in refused(capsys, "--dataset", tiles, "--worst", tmp_path / "w.txt")
     assert "nowhere/none" in refused(capsys, "--dataset", tiles, "--model", "nowhere/none")
     (tiles / "masks" / "t1.png").unlink()
     assert "t1" in refused(capsys, "--dataset", tiles)

@@ -93,6 +93,37 @@ def test_groups_stay_whole_in_a_made_split(folder):
         open_labelled(folder, DataOptions(group_by="flight"))
 
 
+def test_groups_may_stand_in_the_names(folder):
+    for kind in ("images", "masks"):
+        for path in (folder / kind).iterdir():
+            number = int(path.stem[1:])
+            path.rename(path.with_name(f"Elwha_LR_2012{number // 2:04}_{number}_7{path.suffix}"))
+    data = open_labelled(folder, DataOptions(group_by=r"name:_(\d{8})_"))
+    groups = [{tile.group for tile in tiles} for tiles in data.splits.values()]
+    assert groups[0] | groups[1] == {f"2012{number:04}" for number in range(5)}
+    assert not groups[0] & groups[1]
+    whole = open_labelled(folder, DataOptions(group_by=r"name:2012\d+"))
+    assert {tile.group for tile in whole.splits["train"]} == groups[0]
+    with pytest.raises(DatasetError, match=r"name:1912 is in no name; names are such as Elwha_LR_20120000_0_7"):
+        open_labelled(folder, DataOptions(group_by="name:1912"))
+    with pytest.raises(DatasetError, match="no regular expression"):
+        open_labelled(folder, DataOptions(group_by="name:(1912"))
+
+
+def test_splits_that_the_data_have_share_no_group_where_groups_are_asked_for(folder):
+    splits = ["train"] * 6 + ["val"] * 2 + ["test"] * 2
+    rows = [f"t{n},{split},{'AABBCCADBE'[n]}" for n, split in enumerate(splits)]
+    (folder / "index.csv").write_text("\n".join(["file,split,day", *rows]))
+    assert len(open_labelled(folder).splits["train"]) == 6
+    data = open_labelled(folder, DataOptions(group_by="day"))
+    assert names(data.splits["train"]) == ["t4", "t5"]
+    assert (names(data.splits["validation"]), names(data.splits["test"])) == (["t6", "t7"], ["t8", "t9"])
+    assert data.warnings == ("4 training tiles are left out, of groups that validation or test hold too: A, B",)
+    (folder / "index.csv").write_text("\n".join(["file,split,day", *(row[:-1] + "A" for row in rows)]))
+    with pytest.raises(DatasetError, match="every training tile is of a group that validation or test hold too: A"):
+        open_labelled(folder, DataOptions(group_by="day"))
+
+
 def test_the_share_of_validation_is_as_asked(folder):
     assert len(open_labelled(folder, DataOptions(validation=0.4)).splits["validation"]) == 4
 

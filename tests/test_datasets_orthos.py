@@ -192,6 +192,14 @@ def test_what_is_wrong_with_the_files_is_named(tmp_path):
         open_labelled(tmp_path, OPTIONS)
 
 
+def test_labels_in_metres_that_are_called_degrees_are_refused(tmp_path):
+    ortho(tmp_path / "a.tif")
+    box = shapely.box(LEFT + 80, TOP - 320, LEFT + 120, TOP)
+    gpd.GeoDataFrame(geometry=[box], crs="EPSG:4326").to_file(tmp_path / "a.geojson")
+    with pytest.raises(DatasetError, match=r"a.geojson is said to be in degrees"):
+        open_labelled(tmp_path, OPTIONS)
+
+
 def test_a_truncated_ortho_is_named(tmp_path):
     path = ortho(tmp_path / "a.tif")
     river(tmp_path / "a.gpkg")

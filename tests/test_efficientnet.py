@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from geosam.errors import ModelError
 from geosam.finetune.published import begin_with_published
-from geosam.models.efficientnet import EfficientNetLite, from_published
+from geosam.models import efficientnet
+from geosam.models.efficientnet import Block, EfficientNetLite, from_published
 from geosam.models.image_encoder import ImageEncoder
 from geosam.models.network import TinySam, TinySamConfig
 
@@ -99,3 +100,36 @@ def test_weights_of_another_network_and_missing_packages_are_named(
         begin_with_published(TinySam(TinySamConfig(backbone="efficientnet_lite0")), "no_such_weights")
     with pytest.raises(ModelError, match="asks for resnet18"):
         begin_with_published(TinySam(TinySamConfig()), "made_weights")
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2), (5, 2)])
+def test_gradients_of_depthwise_convolutions_in_bfloat16_are_those_of_single_precision(
+    kernel: int, stride: int
+) -> None:
+    torch.manual_seed(kernel + stride)
+    block = Block(8, 8, kernel, stride, 1).train()
+    x = torch.randn(2, 8, 16, 16)
+    found = []
+    for dtype in (torch.float32, torch.bfloat16):
+        given = x.clone().requires_grad_()
+        out = block.depthwise(given.to(dtype))
+        (out.float() * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
+        found.append((out.float(), given.grad, block.depthwise[0].weight.grad))
+        block.zero_grad(set_to_none=True)
+    assert found[0][0].shape[-1] == 16 // stride
+    for exact, near in zip(*found, strict=True):
+        assert exact is not None
+        assert near is not None
+        assert (exact - near).norm() < 0.02 * exact.norm()
+
+
+def test_a_training_step_takes_the_fast_way_for_depthwise_convolutions(monkeypatch: pytest.MonkeyPatch) -> None:
+    block, seen = Block(8, 8, 5, 1, 1), []
+    apply = efficientnet._Depthwise.apply
+    monkeypatch.setattr(efficientnet._Depthwise, "apply", lambda *given: seen.append(1) or apply(*given))
+    x = torch.randn(1, 8, 16, 16)
+    with torch.autocast("cpu", torch.bfloat16):
+        block(x.bfloat16())
+        with torch.inference_mode():
+            block(x.bfloat16())
+    assert seen == [1]

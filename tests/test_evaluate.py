@@ -12,6 +12,7 @@ from rasterio.windows import Window
 
 from geosam.errors import DatasetError, OptionsError
 from geosam.evaluate import DataSet, Ruler, Tally, Truth, check_rows, column_weighted_f1, compare, evaluate_model
+from geosam.evaluate.picture import Case
 from geosam.evaluate.rows import Runner, TruthSource, scene_of
 from geosam.evaluate.samples import Sample, load_list
 from geosam.evaluate.summary import Scored, summary
@@ -349,6 +350,16 @@ def test_a_data_set_can_be_narrowed(folder):
     assert names(folder, groups=("B",)) == ["t1", "t3", "t5"]
     assert names(folder, names="t[45]") == ["t4", "t5"]
     assert names(folder, limit=3) == ["t0", "t2", "t4"]
+    assert names(folder, splits=("all",)) == names(folder)
+    assert names(folder, splits=("validation",)) == ["t0", "t1", "t2"]  # Which the index calls dev.
+    with pytest.raises(DatasetError, match=r"left of split test, .*there are splits dev, train and groups A, B"):
+        names(folder, splits=("test",))
+
+
+def test_the_worst_images_fill_the_room_that_the_picture_has():
+    for shape in ((90, 80), (1800, 1600)):
+        one = sample(shape=shape)
+        assert {max(panel.size) for panel in Case.of(one, one.water, "one").panels} == {320}
 
 
 def test_images_without_water_belong_to_no_split(folder):
@@ -488,6 +499,25 @@ def test_two_vector_files_are_compared_by_their_areas(tmp_path):
         assert report["accuracy"] is None
 
 
+def test_polygons_of_another_place_are_doubted(tmp_path):
+    here = vector(tmp_path / "here.gpkg", (500_040, 4_999_880, 500_060, 5_000_000))
+    away = vector(tmp_path / "away.gpkg", (700_040, 4_999_880, 700_060, 5_000_000))
+    mask = raster(tmp_path / "r.tif", river())
+    for prediction, reference, said in ((away, mask, away), (mask, away, away), (away, here, away), (here, away, here)):
+        done = compare(prediction, reference, pixel_m=100.0)
+        assert done.report()["iou"] == 0
+        assert done.warnings[0].startswith(f"no polygon of {said} lies on the ground of")
+    assert not compare(here, mask).warnings
+
+
+def test_metres_that_are_called_degrees_are_refused(tmp_path):
+    here = vector(tmp_path / "here.gpkg", (500_040, 4_999_880, 500_060, 5_000_000))
+    metres = vector(tmp_path / "metres.geojson", (500_040, 4_999_880, 500_060, 5_000_000), crs="EPSG:4326")
+    for prediction, reference in ((metres, here), (here, metres), (metres, raster(tmp_path / "r.tif", river()))):
+        with pytest.raises(DatasetError, match=r"metres.geojson is said to be in degrees .*begin at 500040, 4999880"):
+            compare(prediction, reference)
+
+
 def test_an_empty_result_is_a_result(tmp_path):
     import geopandas
 
@@ -521,6 +551,11 @@ def test_rasters_without_crs_are_compared_pixel_by_pixel(tmp_path):
 
 def test_what_cannot_be_compared_is_named(tmp_path):
     good = raster(tmp_path / "good.tif", river())
+    Image.fromarray(river()).save(tmp_path / "bare.tif")
+    polygons = vector(tmp_path / "p.gpkg", (500_040, 4_999_880, 500_060, 5_000_000))
+    for pair in ((tmp_path / "bare.tif", polygons), (polygons, tmp_path / "bare.tif")):
+        with pytest.raises(DatasetError, match=r"bare.tif has no CRS"):
+            compare(*pair)
     (tmp_path / "text.tif").write_text("no raster")
     bad = {
         "nowhere.tif": (tmp_path / "nowhere.tif", "does not exist"),

@@ -3,6 +3,8 @@
 import json
 import tracemalloc
 from dataclasses import dataclass, field
+from functools import partial
+from xml.etree import ElementTree
 
 import numpy as np
 import pyogrio
@@ -29,6 +31,7 @@ from geosam.segments.cells import extent
 from geosam.segments.generate import Generator
 from geosam.segments.grid import grid, views
 from geosam.segments.joining import Joiner, Piece, is_whole
+from geosam.segments.masks import candidates
 from geosam.segments.outlines import outlines
 from geosam.segments.runs import Runs, iou, union
 from geosam.vector import Strip, polygonize
@@ -282,6 +285,15 @@ def test_a_run_by_tiles_gives_the_segments_of_one_look(made):
     assert (whole.tiles == 1).all()
 
 
+def test_qgis_finds_a_colour_for_every_segment(made):
+    styles = pyogrio.read_dataframe(made / "tiled.gpkg", layer="layer_styles")
+    assert styles["f_table_name"].tolist() == ["segments"]
+    assert styles["useAsDefault"].all()
+    renderer = ElementTree.fromstring(styles["styleQML"][0].split("\n", 1)[1]).find("renderer-v2")
+    assert renderer.get("attr") == '"id" % 8'
+    assert {one.get("value") for one in renderer.iter("category")} == {str(number) for number in range(8)}
+
+
 def test_attributes_are_what_arrays_say(made, things_tif):
     found = table(made / "tiled.gpkg")
     with rasterio.open(things_tif) as scene:
@@ -449,6 +461,25 @@ def test_points_and_rows_worked_on_at_once_do_not_matter(together, tokens, uneve
     assert torch.allclose(some, wanted[expected > least], atol=1e-4)
 
 
+@pytest.mark.parametrize("ragged", [True, False])
+def test_ragged_masks_are_measured_as_smooth_ones_are(ragged, monkeypatch):
+    """All of a ragged mask is enlarged, of a smooth one only the outline: with the same result."""
+    rows, cols = np.mgrid[:64, :64]
+    noise, disc = np.random.default_rng(1).normal(size=(64, 64)), 20 - np.hypot(rows - 30, cols - 25)
+    low = (20 * noise if ragged else 2 * disc).astype(np.float32)
+    assert (extent(low, (0, 0), 4, 0.2) is None) == ragged
+    logits, view = torch.from_numpy(low)[None], views(256, 256, 0)[0]
+    found = []
+    for share in (0, 1):
+        monkeypatch.setattr("geosam.segments.masks.extent", partial(extent, ragged=share))
+        limits = EverythingOptions(stability=0.01, stability_offset=0.2)
+        (one,) = candidates(logits, torch.ones(1), view, (256, 256), limits)
+        found.append(one)
+    assert found[0].box == found[1].box
+    assert found[0].stability == pytest.approx(found[1].stability, abs=1e-4)
+    assert 0.1 < found[0].stability < 1
+
+
 @given(st.integers(0, 10_000), st.sampled_from([2, 4]), st.integers(1, 9), st.integers(1, 9), st.booleans())
 @settings(max_examples=60, deadline=None)
 def test_areas_and_boxes_are_those_of_the_enlarged_mask(seed, times, height, width, inner):
@@ -457,7 +488,7 @@ def test_areas_and_boxes_are_those_of_the_enlarged_mask(seed, times, height, wid
     low = (rng.normal(size=(height, width)) * rng.choice([0.3, 1, 4])).astype(np.float32)
     low = np.pad(low, 2, constant_values=-9.0) if inner else low
     full = torch.nn.functional.interpolate(torch.from_numpy(low)[None, None], scale_factor=times, mode="bilinear")[0, 0]
-    found = extent(low, (3, 5), times, 0.5)
+    found = extent(low, (3, 5), times, 0.5, ragged=1)
     near = int((full.abs() - 0.5).abs().lt(1e-5).sum())  # Rounding decides of those.
     assert abs(found.inner - int((full > 0.5).sum())) <= near
     assert abs(found.outer - int((full > -0.5).sum())) <= near

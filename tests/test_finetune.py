@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from geosam.finetune import loop
-from geosam.finetune.augment import crop, turn, weather
+from geosam.finetune.augment import _bands, crop, turn, weather
 from geosam.finetune.batches import Batches, collate
 from geosam.finetune.loop import train
 from geosam.finetune.losses import binary_cross_entropy, dice, intersection_over_union, iou_head
@@ -207,3 +207,14 @@ def test_frozen_parts_stay_as_they_are_and_the_backbone_learns_at_its_own_rate(r
     assert {name[: len("stages.n")] for name in backbone} == {"stages.1", "stages.2", "stages.3"}
     rates = {group["share"]: group["lr"] for group in state["optimizer"]["param_groups"]}
     assert rates[0.25] == pytest.approx(rates[1.0] / 4)
+
+
+def test_some_pictures_lose_their_colour_or_their_blue_band():
+    image = np.random.default_rng(1).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    seen = [_bands(image, np.random.default_rng(seed)) for seed in range(300)]
+    grey = [x for x in seen if (x[..., 0] == x[..., 1]).all() and (x[..., 1] == x[..., 2]).all()]
+    same = [x for x in seen if np.array_equal(x, image)]
+    borrowed = [x for x in seen if any(np.array_equal(x, image[..., [0, 1, band]]) for band in (0, 1))]
+    assert len(grey) + len(same) + len(borrowed) == 300
+    assert min(len(grey), len(borrowed)) > 3
+    assert len(same) > 250

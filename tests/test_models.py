@@ -23,15 +23,9 @@ from geosam.models.sam import CHUNK, MEAN, STD, to_sam_xy
 from geosam.options import ModelOptions
 from geosam.prompts import PAD, Prompts, no_prompts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIDE = 64
-
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module")

@@ -30,15 +30,9 @@ from geosam.predict import run
 from geosam.prompts import PAD, Prompts, no_prompts
 from geosam.tiling import plan_tiles
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 EMPTY = Prompts(np.zeros((0, 0, 2), np.float32), np.zeros((0, 0), np.int64))
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 @pytest.fixture(scope="module", params=list(CONFIGS))

@@ -21,13 +21,7 @@ from geosam.models.families import FAMILIES
 from geosam.models.registry import that_understand
 from geosam.options import ModelOptions
 
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def loaded(name):

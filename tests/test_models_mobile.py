@@ -16,16 +16,10 @@ from geosam.models.tiny import TinyModel
 from geosam.options import ModelOptions
 from geosam.prompts import Prompts
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DEPTHS, DIMS, HEADS, WINDOWS = (2, 2, 6, 2), (64, 128, 160, 320), (2, 4, 5, 10), (7, 7, 14, 7)
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def conv_bn(name, out, per_group, side):

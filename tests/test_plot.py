@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -164,11 +165,12 @@ def test_probability_has_a_scale_from_zero_to_one_and_no_colour_where_nothing_is
 ) -> None:
     values = np.where(water_window(), 1.0, np.nan).astype(np.float32)[None]
     figure = plot.probability(ortho, write_raster(tmp_path / "p.tif", values))
-    assert figure.axes[1].get_ylabel() == "probability of water"
-    assert figure.axes[1].get_ylim() == (0, 1)
+    [bar] = figure.axes[0].child_axes
+    assert bar.get_ylabel() == "probability of water"
+    assert bar.get_ylim() == (0, 1)
     unknown, wet = color_at(figure, (50.0, 50.0)), color_at(figure, (25.0, 30.0))
     assert np.ptp(unknown) < 10  # the pale ortho
-    assert wet[0] - wet[2] > 100  # yellow
+    assert wet[2] - wet[0] > 60  # dark blue
 
 
 @pytest.mark.parametrize("labels", [[1, 1, 0], ["water", "water", "dry"]])
@@ -221,6 +223,25 @@ def test_the_scale_bar_is_as_long_as_it_says(ortho: Path) -> None:
     bar = figure.axes[0].patches[0]
     text = next(text.get_text() for text in figure.axes[0].texts if text.get_text().endswith(" m"))
     assert bar.get_width() * look(ortho).gsd_m == pytest.approx(float(text.removesuffix(" m")))
+
+
+def test_a_scene_in_degrees_has_its_proportions_and_a_bar_along_the_row(tmp_path: Path) -> None:
+    """At 60 north a degree of longitude is half as long as one of latitude."""
+    step = 1e-4
+    path = write_raster(tmp_path / "o.tif", ortho_bands(), Affine(step, 0, 10, 0, -step, 60), "EPSG:4326")
+    figure = plot.overlay(path)
+    figure.draw_without_rendering()
+    [axes] = figure.axes
+    box_px = axes.get_window_extent()
+    assert box_px.height / box_px.width == pytest.approx(2 * 60 / 100, rel=0.01)
+    text = next(text.get_text() for text in axes.texts if text.get_text().endswith(" m"))
+    metres = axes.patches[0].get_width() * step * 111_320 * 0.5
+    assert metres == pytest.approx(float(text.removesuffix(" m")), rel=0.01)
+    filled = plot.before_after(path, path, path)
+    filled.draw_without_rendering()
+    for one in filled.axes:
+        box_px = one.get_window_extent()
+        assert box_px.height / box_px.width == pytest.approx(2 * 60 / 100, rel=0.01)
 
 
 @pytest.mark.parametrize(("longest", "chosen"), [(1.0, 1), (4.9, 2), (99, 50), (0.07, 0.05), (5000, 5000)])
@@ -321,3 +342,43 @@ def test_the_verb_says_what_a_kind_needs(on_disk: dict[str, str]) -> None:
     result = CliRunner().invoke(cli, words)
     assert result.exit_code == 2
     assert "A picture of kind error needs RIVERS" in result.output
+
+
+def test_of_polygons_that_leave_the_picture_the_part_inside_counts(ortho: Path) -> None:
+    """As of a mask: what is drawn is what is counted, in square metres on the ground as the layer says."""
+    shapes_px = [box(90, 10, 110, 20), box(120, 10, 130, 20), box(10, 30, 20, 40)]
+    frame = gpd.GeoDataFrame(
+        {"area_m2": [3 * 800.0, 3 * 400.0, 3 * 400.0]},
+        geometry=[Polygon(on_map(list(shape.exterior.coords))) for shape in shapes_px], crs=UTM,
+    )  # fmt: skip
+    assert legend_of(plot.overlay(ortho, frame)) == ["rivers: 2,400 m² in 2 polygons"]
+    inside = 200 * look(ortho).pixel_area_m2
+    assert legend_of(plot.overlay(ortho, frame.drop(columns="area_m2"))) == [f"rivers: {inside:.0f} m² in 2 polygons"]
+
+
+@pytest.mark.parametrize("shape", [(600, 60), (60, 600), (100, 100)])
+@pytest.mark.parametrize("maps", [1, 2])
+def test_a_long_name_is_not_cut_off(shape: tuple[int, int], maps: int, tmp_path: Path) -> None:
+    name = "20230714_flight03_upper_reach_north_bank_orthomosaic_rgb_corrected_final"
+    path = write_raster(tmp_path / f"{name}.tif", np.full((3, *shape), 100, np.uint8))
+    empty = gpd.GeoDataFrame(geometry=[], crs=UTM)
+    titles = (name, f"{name}2")
+    figure = plot.overlay(path) if maps == 1 else plot.before_after(path, empty, empty, titles=titles)
+    figure.draw_without_rendering()
+    boxes = [axes.title.get_window_extent() for axes in figure.axes]
+    assert all(0 <= box.x0 < box.x1 <= figure.bbox.width for box in boxes)
+    assert all(one.x1 <= other.x0 for one, other in pairwise(boxes))
+    assert figure.axes[0].get_title().replace("\n", "") == name
+
+
+@pytest.mark.parametrize("shape", [(600, 60), (60, 600)])
+def test_a_scale_of_colours_is_as_thick_beside_a_narrow_map_as_beside_a_wide_one(
+    shape: tuple[int, int], tmp_path: Path
+) -> None:
+    path = write_raster(tmp_path / "o.tif", np.full((3, *shape), 100, np.uint8))
+    raster = write_raster(tmp_path / "p.tif", np.full((1, *shape), 0.5, np.float32))
+    figure = plot.probability(path, raster)
+    figure.draw_without_rendering()
+    [bar] = figure.axes[0].child_axes
+    assert bar.get_window_extent().width / figure.dpi == pytest.approx(0.18, abs=0.03)
+    assert bar.get_tightbbox().x1 <= figure.bbox.width

@@ -8,6 +8,7 @@ import geopandas as gpd
 import numpy as np
 import pytest
 import rasterio
+import shapely
 from affine import Affine
 from click.testing import CliRunner
 from matplotlib.collections import LineCollection
@@ -298,3 +299,16 @@ def test_the_verb_writes_width_and_change(
 
 def test_blank_paper_is_drawn_in_ink(moved: dict[str, gpd.GeoDataFrame]) -> None:
     assert {(247, 247, 247), (17, 17, 17)} <= colours(plot.change(moved))
+
+
+@pytest.mark.parametrize(("times", "unit", "factor"), [(1, "m", 1), (100, "km", 1000)])
+def test_widths_have_the_unit_that_suits_them_on_map_and_chart(
+    canal: gpd.GeoDataFrame, times: int, unit: str, factor: float
+) -> None:
+    large = table(shapely.affinity.scale(canal.geometry.iloc[0], times, times, origin=(X, Y)))
+    figure = plot.width(large)
+    labels = {axes.get_ylabel() for axes in figure.axes}
+    assert {f"width in {unit}", f"wetted width in {unit}"} <= labels
+    [axes] = [axes for axes in figure.axes if axes.get_ylabel() == f"width in {unit}"]
+    wetted = np.asarray(axes.lines[0].get_ydata(), float)
+    assert np.nanmax(wetted) == pytest.approx(40 * times / factor, rel=0.05)

@@ -9,9 +9,12 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
+from scipy.spatial import Delaunay
 
 from geosam.options import RiverOptions
-from geosam.rivers import RiverProducts, river_products
+from geosam.rivers import RiverProducts, river_products, triangles
+from geosam.rivers.banks import banks_of
+from geosam.rivers.triangles import wet_triangles
 from geosam.synth.layout import lay_out
 from geosam.synth.options import SynthOptions
 from geosam.vector import polygonize
@@ -306,3 +309,57 @@ def test_land_too_large_for_an_island_ends_the_total_width():
     every, small = (river_products(table, RiverOptions(max_island_m2=most)).layers.widths for most in (None, 50_000.0))
     assert every["total_m"].max() > 150 * PX
     assert small["total_m"].max() < 100 * PX
+
+
+def test_a_section_that_runs_along_another_channel_measures_its_own_channel_alone():
+    """Behind a slip of land, a side channel leaves the river at a right angle: a line across goes down it."""
+    river = shapely.box(0, 190, 600, 210)
+    side = shapely.union_all([
+        shapely.box(275, 176, 325, 190), shapely.box(295, 20, 305, 186), shapely.box(295, 20, 500, 30),
+        shapely.box(490, 20, 500, 190),
+    ])  # fmt: skip
+    slip = shapely.box(285, 184, 315, 190)
+    body = shapely.difference(shapely.union_all([river, side]), slip)
+    products = river_products(water(body), RiverOptions(every_m=4 * PX))
+    found = products.layers.widths
+    main = found[found["role"] == "main"]
+    middle = shapely.get_coordinates(main_of(products).interpolate(main["distance_m"].to_numpy()))
+    column = (middle[:, 0] - WEST) / PX
+    beside = main[(column > 297) & (column < 303)]
+    assert len(beside) > 0
+    assert beside["wetted_m"].isna().all()
+    assert beside["total_m"].isna().all()
+    assert beside["width_m"].to_numpy() == pytest.approx(20 * PX, abs=2 * PX)
+    assert beside.length.max() < 30 * PX
+    around = main[(column > 340) & (column < 480) | (column < 260)]
+    assert around["wetted_m"].notna().mean() > 0.9
+    reaches = products.layers.reaches
+    assert reaches[reaches["role"] == "main"]["total_mean_m"].notna().all()
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_triangles_of_parts_are_those_of_the_whole(seed, monkeypatch):
+    layout = lay_out(SynthOptions(width=SIZE, height=SIZE, gsd_m=2.0, seed=seed))
+    largest = max((body for _, body in layout.truth), key=lambda body: body.length)
+    banks = banks_of(largest, 1.0)
+    whole = wet_triangles(banks)
+    monkeypatch.setattr(triangles, "PART", len(banks.xy) // 12)
+    monkeypatch.setattr(triangles, "_MOST_SHARED", 99)
+    looked = []
+    monkeypatch.setattr(triangles, "Delaunay", lambda xy: looked.append(len(xy)) or Delaunay(xy))
+    parts = wet_triangles(banks)
+    assert len(looked) > 4
+    assert max(looked) < len(banks.xy)
+    assert len(parts) == len(whole)
+    assert {frozenset(one) for one in parts.tolist()} == {frozenset(one) for one in whole.tolist()}
+
+
+def test_water_wider_than_was_looked_for_is_triangulated_at_once(monkeypatch):
+    banks = banks_of(shapely.box(0, 0, 300, 100), 1.0)
+    whole = wet_triangles(banks)
+    monkeypatch.setattr(triangles, "PART", 50)
+    assert triangles._by_parts(banks, banks.polygon) is None  # parts would be no less than the whole
+    monkeypatch.setattr(triangles, "_MOST_SHARED", 99)
+    monkeypatch.setattr(triangles, "_widest", lambda polygon: 20.0)
+    assert triangles._by_parts(banks, banks.polygon) is not None
+    assert np.array_equal(wet_triangles(banks), whole)

@@ -11,6 +11,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from geosam.cli import main
+from geosam.errors import SceneError
 
 
 def run(*args):
@@ -61,6 +62,52 @@ def test_products_that_could_not_be_written_are_refused_before_the_run(segment, 
     assert there.read_text() == "mine"
     assert segment(river_tif, "--out", tmp_path / "rivers.gpkg", "--products", there, "--overwrite") == 0
     assert "water" in layers(there)
+
+
+def test_of_noise_there_are_polygons_and_a_line_that_there_is_no_network(
+    segment, river_tif, tmp_path, capsys, monkeypatch
+):
+    """An hours-long run keeps what it has found."""
+    monkeypatch.setattr("geosam.rivers.noise._NOISE_WIDTH_PX", 1e9)
+    monkeypatch.setattr("geosam.rivers.noise._NOISE_PX", 1e9)
+    rivers, products, report = (tmp_path / name for name in ("rivers.gpkg", "n.gpkg", "r.json"))
+    assert segment(river_tif, "--out", rivers, "--products", products, "--report", report) == 1
+    said = capsys.readouterr()
+    [line] = said.err.splitlines()
+    assert f"{products} was not made, but the polygons were: the water looks like noise" in line
+    assert "earlier run" not in line
+    assert "water bod" in said.out
+    assert len(gpd.read_file(rivers)) > 0
+    assert json.loads(report.read_text())["products_unmade"] in line
+    assert {path.name for path in tmp_path.iterdir()} == {"rivers.gpkg", "rivers.qml", "r.json"}
+    products.write_text("of yesterday")
+    assert segment(river_tif, "--out", rivers, "--products", products, "--overwrite") == 1
+    assert "is still that of an earlier run" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["out/", "all.gpkg"])
+def test_one_noisy_scene_of_many_does_not_stop_the_others(out, segment, river_tif, tmp_path, capsys, monkeypatch):
+    second = tmp_path / "second.tif"
+    shutil.copy(river_tif, second)
+    refused = []
+
+    def refuse(source):
+        refused.append(source)
+        if len(refused) == 1:
+            raise SceneError("the table looks like noise.")
+
+    monkeypatch.setattr("geosam.rivers.layers.refuse_noise", refuse)
+    report = tmp_path / "r.json"
+    products = tmp_path / ("products" if out.endswith("/") else "products.gpkg")
+    assert segment(river_tif, second, "--out", f"{tmp_path}/{out}", "--products", products, "--report", report) == 1
+    assert "was not made, but the polygons were: the water looks like noise." in capsys.readouterr().err
+    assert len(json.loads(report.read_text())["products_unmade"]) == 1
+    if out.endswith("/"):
+        assert [path.name for path in products.iterdir()] == ["second.gpkg"]
+        assert {path.name for path in (tmp_path / "out").glob("*.geojson")} == {"river.geojson", "second.geojson"}
+    else:
+        assert (tmp_path / out).exists()
+        assert not products.exists()
 
 
 def test_of_many_scenes_each_has_its_products_or_all_have_one_file(segment, river_tif, tmp_path, capsys):

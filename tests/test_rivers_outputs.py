@@ -18,6 +18,8 @@ from test_rivers import NORTH, PX, WEST, course, ribbon, water
 
 from geosam.cli import main
 from geosam.errors import OptionsError, OutputError, SceneError
+from geosam.plot.layers import shapes
+from geosam.plot.sheet import sheet
 from geosam.rivers import mask as mask_room
 from geosam.rivers import products as products_room
 from geosam.rivers import river_products
@@ -142,6 +144,15 @@ def test_a_mask_raster_is_water_too_and_keeps_its_grid(tmp_path, capsys):
     lines = gpd.read_file(tmp_path / "n.gpkg", layer="centrelines")
     assert lines["length_m"].tolist() == pytest.approx([400 * PX], rel=0.01)
     assert gpd.read_file(tmp_path / "n.gpkg", layer="widths")["width_m"].median() == pytest.approx(20 * PX, abs=0.1)
+
+
+def test_a_file_of_several_layers_is_read_without_a_word(rivers, tmp_path):
+    """Of a network the water, whose layer is the first; geopandas would warn of the styles and of the others."""
+    first = river_products(rivers, out=tmp_path / "n.gpkg")
+    again = river_products(tmp_path / "n.gpkg")
+    assert again.report["polygons"] == len(first.layers.water)
+    ground = sheet("", [first.layers.water])
+    assert len(shapes(ground, tmp_path / "n.gpkg")) == len(first.layers.water)
 
 
 def test_qgis_finds_a_style_for_every_layer(rivers, tmp_path):

@@ -1,12 +1,13 @@
 """The SAM encoder computes what transformers' own computes, whatever the attention, the blocks and the compiler."""
 
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from transformers import SamConfig, SamModel
 
-from geosam.models import attention, load_model
+from geosam.models import attention, load_model, loading
 from geosam.models.attention import FirstThatWorks, by_blocks, encode, flex, fused, plain_encode
 from geosam.models.device import to_device
 from geosam.options import ModelOptions
@@ -203,9 +204,29 @@ def test_a_compiled_model_gives_what_it_gave(without_code_generation, tiny_sam_f
     assert len(compiled._encode.ways) == 2  # Nothing failed.
 
 
-def test_a_model_that_cannot_be_compiled_says_so(tiny_weights):
-    with pytest.warns(RuntimeWarning, match="--compile: tiny is not compiled"):
-        load_model(ModelOptions(name=str(tiny_weights), device="cpu", compile=True))
+def test_a_compiled_small_sam_gives_what_it_gave(without_code_generation, tiny_weights):
+    images = torch.randint(0, 256, (2, 3, 64, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    options = {"name": str(tiny_weights), "device": "cpu", "dtype": "float32"}
+    plain, compiled = (load_model(ModelOptions(**options, compile=how)) for how in (False, True))
+    seen = [m.embed(images[..., : m.tile_px, : m.tile_px]) for m in (plain, compiled)]
+    assert_same(seen[1].embedding, seen[0].embedding)
+    torch.testing.assert_close(seen[1].water, seen[0].water)
+    assert len(compiled._run.ways) == 2  # Nothing failed.
+
+
+def test_a_small_sam_goes_on_where_the_compiler_fails(monkeypatch, tiny_weights):
+    monkeypatch.setattr(torch, "compile", lambda _: failing)
+    images = torch.zeros(1, 3, 64, 64, dtype=torch.uint8)
+    options = {"name": str(tiny_weights), "device": "cpu", "dtype": "float32"}
+    plain, compiled = (load_model(ModelOptions(**options, compile=how)) for how in (False, True))
+    with pytest.warns(RuntimeWarning, match="--compile: no compiler here; going on"):
+        seen = compiled.embed(images)
+    assert_same(seen.embedding, plain.embed(images).embedding)
+
+
+def test_a_model_that_cannot_be_compiled_says_so():
+    with pytest.warns(RuntimeWarning, match="--compile: other is not compiled"):
+        loading._compile(SimpleNamespace(name="other"))
 
 
 # Copies --------------------------------------------------------------------------------------------------------------

@@ -25,6 +25,7 @@ from geosam.segments.making import _table
 from geosam.segments.runs import Runs
 from geosam.vector.ground import ground_of
 from geosam.vector.ordered import crew
+from geosam.vector.style import WATER, qml
 
 SHAPE = (120, 160)
 GSD = 2.0
@@ -167,6 +168,19 @@ def test_a_line_takes_what_it_touches(segments, tmp_path):
     assert (burnt(found.polygons) == squares()["field"]).all()
 
 
+def test_features_off_the_scene_are_named_and_if_all_are_it_is_an_error(segments, tmp_path):
+    ways = [[(WEST + 2 * x, NORTH), (WEST + 2 * x, NORTH - 42)] for x in (105, 9_000)]
+    lines = GeoDataFrame(geometry=[shapely.LineString(way) for way in ways], crs="EPSG:32610")
+    lines.to_file(tmp_path / "lines.gpkg")
+    lines[1:].to_file(tmp_path / "far.gpkg")
+    found = select(segments, touching=str(tmp_path / "lines.gpkg"))
+    assert (burnt(found.polygons) == squares()["field"]).all()
+    assert len(found.warnings) == 1
+    assert "1 of 2 features of" in found.warnings[0]
+    with pytest.raises(OptionsError, match=r"1 of 1 features .* lie outside scene.* bounds in EPSG:32610 .* CRS"):
+        select(segments, touching=str(tmp_path / "far.gpkg"))
+
+
 # The result -----------------------------------------------------------------------------------------------------------
 
 
@@ -174,6 +188,7 @@ def test_the_result_is_written_and_described_as_a_run_of_segment_would(segments,
     out = tmp_path / "rivers.geojson"
     assert run("select", segments, "--index", "ndwi", "--above", "0.7", "--out", out) == 0
     assert "2 water bodies of 2 segments" in capsys.readouterr().out
+    assert out.with_suffix(".qml").read_text() == qml(WATER)
     features = json.loads(out.read_text())["features"]
     names = ["id", "area_m2", "perimeter_m", "probability", "scene", "model"]
     assert [list(one["properties"]) for one in features] == [names, names]
@@ -408,6 +423,8 @@ def test_segment_by_words_runs_from_the_scene_to_the_file(scene, clip_folder, ti
     assert list(pyogrio.read_dataframe(out).columns) == [
         "id", "area_m2", "perimeter_m", "probability", "scene", "model", "geometry",
     ]  # fmt: skip
+    assert out.with_suffix(".qml").read_text() == qml(WATER)
+    out.with_suffix(".qml").unlink()
     out.unlink()
     capfd.readouterr()
     for more, word in ((("--probability", "p.tif"), "--probability"), (("--clip", "nowhere"), "--clip nowhere")):

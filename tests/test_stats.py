@@ -6,6 +6,8 @@ import json
 import re
 import sys
 import warnings
+from itertools import pairwise
+from xml.etree import ElementTree
 
 import geopandas as gpd
 import numpy as np
@@ -268,6 +270,32 @@ def test_small_deviations_of_large_values_do_not_drown():
 # The verb -------------------------------------------------------------------------------------------------------------
 
 
+def ranges_of(path, layer):
+    """Column and ends of the ranges that QGIS colours a layer by."""
+    styles = pyogrio.read_dataframe(path, layer="layer_styles").set_index("f_table_name")["styleQML"]
+    renderer = ElementTree.fromstring(styles[layer].split("\n", 1)[1]).find("renderer-v2")
+    return renderer.get("attr"), [(float(one.get("lower")), float(one.get("upper"))) for one in renderer.iter("range")]
+
+
+@pytest.mark.parametrize("count", [1, 2, 20])
+def test_qgis_colours_polygons_by_the_mean_of_the_first_raster(count, tmp_path):
+    first, second = save(tmp_path / "a.tif", noise()), save(tmp_path / "b.tif", noise(seed=1))
+    shapes = [shapely.box(2 * at, 2, 2 * at + 2, 30) for at in range(count)]
+    found = river_stats(layer_of(*shapes), [first, second], out=tmp_path / "s.gpkg").polygons["a_mean"]
+    column, ranges = ranges_of(tmp_path / "s.gpkg", "polygons")
+    assert column == "a_mean"
+    assert (ranges[0][0], ranges[-1][1]) == (found.min(), found.max())  # Not one polygon is left out.
+    assert all(one[1] == other[0] for one, other in pairwise(ranges))
+    inside = [((found >= low) & (found <= high)).sum() for low, high in ranges]
+    assert min(inside) >= count // 5
+
+
+def test_polygons_without_data_have_the_colour_of_water(tmp_path):
+    empty = save(tmp_path / "a.tif", np.full((40, 60), -1, np.float32), nodata=-1)
+    river_stats(layer_of(BLOBS[0]), [empty], out=tmp_path / "s.gpkg")
+    assert ranges_of(tmp_path / "s.gpkg", "polygons") == (None, [])
+
+
 def run(capsys, *args):
     with pytest.raises(SystemExit) as ended:
         main(["stats", *map(str, args)])
@@ -287,8 +315,8 @@ def test_the_verb_keeps_the_rows_and_writes_a_long_table(tmp_path, capsys):
         "--report", report, "--percentiles", "2.5,50",
     )  # fmt: skip
     assert (code, err) == (0, "")
-    assert pyogrio.list_layers(out)[:, 0].tolist() == ["polygons"]
-    found = gpd.read_file(out)
+    assert pyogrio.list_layers(out)[:, 0].tolist() == ["polygons", "layer_styles"]
+    found = gpd.read_file(out, layer="polygons")
     assert found.name.fillna("").tolist() == ["Inn", ""]
     assert {"thermal_p2_5", "dem_p50", "dem_area_m2"} <= set(found.columns)
     rows = pd.read_csv(csv)
@@ -308,7 +336,7 @@ def test_the_verb_keeps_the_rows_and_writes_a_long_table(tmp_path, capsys):
         (["bare.gpkg", "--layer", "t.tif"], "bare.gpkg has no CRS"),
         (["points.gpkg", "--layer", "t.tif"], "points.gpkg holds no polygon"),
         (["absent.gpkg", "--layer", "t.tif"], "absent.gpkg does not exist"),
-        (["w.gpkg", "--layer", "t.tif", "--percentiles", "50,101"], "between 0 and 100, got 101"),
+        (["w.gpkg", "--layer", "t.tif", "--percentiles", "50,101"], "stats: percentiles .* 100, got 101\n"),
         (["w.gpkg", "--layer", "t.tif", "--along", "-5"], "along_m"),
         (["w.gpkg", "--layer", "t.tif", "--colder-than", "2", "--cold-layer", "dem"], "no layer 'dem'.*There are t"),
     ],
@@ -337,7 +365,7 @@ def test_an_existing_output_is_refused_and_untouched(tmp_path):
         river_stats(layer_of(BLOBS[0]), [path], out=out)
     assert out.read_text() == "mine"
     river_stats(layer_of(BLOBS[0]), [path], out=out, overwrite=True)
-    assert len(gpd.read_file(out)) == 1
+    assert len(gpd.read_file(out, layer="polygons")) == 1
 
 
 def test_without_exactextract_one_line_says_what_to_install(tmp_path, monkeypatch):

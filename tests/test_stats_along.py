@@ -132,7 +132,8 @@ def test_the_verb_writes_all_layers_whatever_the_crs_of_the_water(tmp_path, caps
     assert code == 0
     assert "4 reaches" in text
     assert "2 patches 1 or more below their reach's median" in text
-    assert pyogrio.list_layers(out)[:, 0].tolist() == ["polygons", "along", "cold"]
+    assert pyogrio.list_layers(out)[:, 0].tolist() == ["polygons", "along", "cold", "layer_styles"]
+    assert set(pyogrio.read_dataframe(out, layer="layer_styles")["f_table_name"]) == {"polygons", "along", "cold"}
     layers = {name: gpd.read_file(out, layer=name) for name in ("along", "cold")}
     assert (layers["along"].crs, layers["cold"].crs) == ("EPSG:4326", UTM)
     assert layers["cold"].depth_mean.tolist() == pytest.approx([2.0, 3.5])

@@ -1,6 +1,8 @@
 """The small SAM: batches, prompts and files behave, whatever its weights."""
 
 import json
+import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -152,6 +154,23 @@ def test_points_choose_among_the_water_unless_the_decoder_was_tuned(model, image
     by_decoder = model.decode(features, hinted)
     model.chooses = True
     torch.testing.assert_close(model.decode(features, hinted), by_decoder)
+
+
+def test_bodies_are_told_apart_at_the_models_own_threshold(model, images, monkeypatch):
+    embeddings = model.embed(images)
+    low = torch.full_like(embeddings.water, -3.0)
+    low[..., 1:3, 1:12] = -0.2  # One body at 0.4, none at 0.5.
+    low[..., 1:3, 1:4] = low[..., 1:3, 8:12] = 0.5
+    seen = replace(embeddings, water=low)
+    ask = Prompts(np.array([[[8.0, 8.0]]], np.float32), np.array([[1]]))
+    found = {}
+    for threshold in (0.4, 0.5):
+        monkeypatch.setattr(model, "threshold", threshold)
+        level = math.log(threshold / (1 - threshold))
+        found[threshold] = (model.decode(seen, [ask] * len(images))[0] > level).numpy()
+    assert found[0.4][8, 40]
+    assert not found[0.5][8, 40]
+    assert found[0.5][8, 8]
 
 
 def test_smaller_tiles_are_taken_by_steps_of_the_coarsest_stride(model, images):

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -24,6 +25,7 @@ from geosam.finetune.losses import boundary, focal, mask_loss
 from geosam.finetune.memory import in_parts
 from geosam.finetune.questions import Way, ask_about, draw_way
 from geosam.finetune.ranks import Ranks
+from geosam.finetune.scoring import masks
 from geosam.finetune.store import corners, cut, drawn, open_store
 from geosam.finetune.suited import SAM, SMALL, suited
 from geosam.models import load_model
@@ -154,7 +156,7 @@ def test_a_run_that_was_killed_leaves_no_line_twice(tiles, tiny_weights, tmp_pat
 def test_a_run_with_other_options_does_not_go_on(tiles, base, tmp_path):
     run(tiles, base, tmp_path / "run", epochs=1)
     settings = ModelOptions(name=base, device="cpu", dtype="float32")
-    with pytest.raises(RunError, match="cannot go on"):
+    with pytest.raises(RunError, match=r"with epochs 1, not 2; seed 42, not 1, so it cannot go on"):
         finetune(tiles, settings, tmp_path / "run", TuneOptions.of({**FAST, "seed": 1}), resume=True)
 
 
@@ -193,6 +195,26 @@ def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_best(tiles, base, 
     with pytest.raises(RunError, match="not a number in epoch"):
         run(tiles, base, tmp_path / "run", epochs=9)
     assert (tmp_path / "run" / "best" / "tuned.safetensors").is_file()
+
+
+@pytest.mark.parametrize(
+    ("what", "error"), [("torch.save", RuntimeError("PytorchStreamWriter failed")), ("save_file", OSError(28, "full"))]
+)
+def test_a_disk_that_fills_up_is_one_line_and_leaves_nothing_half_written(
+    tiles, base, tmp_path, monkeypatch, what, error
+):
+    def fills(_values, path, **_rest):
+        path.write_bytes(b"half")
+        raise error
+
+    run(tiles, base, tmp_path / "run", epochs=1)
+    kept = (tmp_path / "run" / "best" / "tuned.safetensors").read_bytes()
+    monkeypatch.setattr(f"geosam.finetune.tuned.{what}", fills)
+    settings = ModelOptions(name=base, device="cpu", dtype="float32")
+    with pytest.raises(OutputError, match=r"cannot be written \((full|PytorchStream.*)\). Free space and go on with"):
+        finetune(tiles, settings, tmp_path / "run", TuneOptions.of({**FAST, "seed": 1}), overwrite=True)
+    assert not list((tmp_path / "run").rglob("*.part"))
+    assert what == "torch.save" or (tmp_path / "run" / "best" / "tuned.safetensors").read_bytes() == kept
 
 
 def test_out_of_memory_halves_what_is_done_at_once_and_changes_nothing(tiles, base, tmp_path, monkeypatch):
@@ -235,7 +257,15 @@ def test_tiles_are_encoded_and_scored_in_parts_that_fit():
 def test_a_run_that_made_things_worse_says_so(tiles, base, tmp_path):
     tuned = run(tiles, base, tmp_path / "run", epochs=1)
     tuned.before, tuned.after = {"auto": 0.9, "oracle": 0.9}, {"auto": 0.8, "oracle": 0.9}
-    assert any("worse than the untouched" in line for line in tuned.report())
+    assert any("worse than the untouched one on the validation tiles" in line for line in tuned.report())
+    tuned.test_before, tuned.test_after = tuned.before, tuned.after
+    tuned.after = {"auto": 0.95, "oracle": 0.9}
+    told = [line for line in tuned.report() if "worse than the untouched" in line]
+    assert told == ["note: the tuned model is worse than the untouched one on the test tiles; keep the old one"]
+    tuned.test_after = {}
+    assert not any("note" in line for line in tuned.report(notes=False))
+    tuned.before, tuned.after = {"auto": 0.8, "oracle": 0.5, "none": 0.8}, {"auto": 0.9, "oracle": 0.49, "none": 0.798}
+    assert tuned.report()[-1] == "note: mean IoU of oracle fell on the validation tiles; look before you use it"
 
 
 def test_what_is_left_open_suits_the_model_and_is_told(tiles, base, tmp_path):
@@ -257,8 +287,6 @@ def test_what_is_left_open_suits_the_model_and_is_told(tiles, base, tmp_path):
 
 
 def test_what_is_given_is_kept_and_mobile_sam_counts_as_a_sam(tiny_weights):
-    from types import SimpleNamespace
-
     from geosam.models.network import TinySam, TinySamConfig
 
     model = load_model(ModelOptions(name=str(tiny_weights), device="cpu"))
@@ -332,6 +360,74 @@ def test_a_cache_of_another_model_is_made_again_and_said_so(tiles, tiny_weights,
         store = open_store(data, model, tmp_path / "c", views=1, pixels=False, ranks=Ranks())
         assert not store.reused
         assert bool(store.notes) is note
+
+
+def test_a_damaged_cache_is_made_again_and_said_so(tiles, tiny_weights, tmp_path):
+    data = open_labelled(tiles)
+    model = load_model(ModelOptions(name=str(tiny_weights), device="cpu", dtype="float32"))
+
+    def opened():
+        return open_store(data, model, tmp_path / "c", views=1, pixels=False, ranks=Ranks())
+
+    labels = opened().labels.copy()
+    kept = tmp_path / "c" / "labels.npy"
+    whole = kept.read_bytes()
+    for spoil in (kept.unlink, lambda: kept.write_bytes(b"xx"), lambda: kept.write_bytes(whole[: len(whole) // 2])):
+        spoil()
+        again = opened()
+        assert not again.reused
+        assert any("is damaged: made again" in note for note in again.notes)
+        assert np.array_equal(again.labels, labels)
+    (tmp_path / "c" / "signature.json").write_text("[1]")
+    with pytest.raises(OutputError, match="of no cache of geosam"):
+        opened()
+
+
+def test_a_cache_leaves_what_is_not_its_own(tiles, tiny_weights, tiny_sam_folder, tmp_path):
+    data = open_labelled(tiles)
+    (tmp_path / "c").mkdir()
+    np.save(tmp_path / "c" / "mine.npy", np.arange(3))
+    for name in (tiny_weights, tiny_sam_folder, tiny_weights):
+        model = load_model(ModelOptions(name=str(name), device="cpu", dtype="float32"))
+        store = open_store(data, model, tmp_path / "c", views=1, pixels=False, ranks=Ranks())
+        arrays = {"labels", "guesses", *store.arrays}
+        assert "mine" not in arrays
+        assert {path.stem for path in (tmp_path / "c").glob("*.npy")} == {"mine", *arrays}
+    assert np.load(tmp_path / "c" / "mine.npy").tolist() == [0, 1, 2]
+
+
+def test_a_cache_that_was_cut_off_while_it_was_made_is_made_again(tiles, tiny_weights, tmp_path, monkeypatch):
+    data = open_labelled(tiles)
+    model = load_model(ModelOptions(name=str(tiny_weights), device="cpu", dtype="float32"))
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_room._Builder, "_encode", killed)
+        with pytest.raises(KeyboardInterrupt):
+            open_store(data, model, tmp_path / "c", views=1, pixels=False, ranks=Ranks())
+    store = open_store(data, model, tmp_path / "c", views=1, pixels=False, ranks=Ranks())
+    assert (store.reused, store.notes) == (False, [])
+
+
+def test_a_cache_that_cannot_be_written_is_told(tiles, base, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    settings = ModelOptions(name=base, device="cpu", dtype="float32")
+    with pytest.raises(OutputError, match=r"is a file. Give --cache a folder"):
+        finetune(tiles, settings, tmp_path / "run", TuneOptions.of(FAST), cache=tmp_path / "file")
+    with pytest.raises(OutputError, match="Not a directory"):
+        finetune(tiles, settings, tmp_path / "run", TuneOptions.of(FAST), cache=tmp_path / "file" / "under")
+    assert not (tmp_path / "run").exists()
+
+    def fills(path, **_):
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "open_memmap", fills)
+    with pytest.raises(OutputError, match=r"cannot be written .No space left on device"):
+        finetune(tiles, settings, tmp_path / "run", TuneOptions.of(FAST))
+    assert not (tmp_path / "run").exists()
 
 
 def test_kept_embeddings_are_those_of_the_turned_tile(tiles, base, tmp_path):
@@ -430,6 +526,28 @@ def test_an_index_with_weights_is_heeded(tiles, tiny_weights, tmp_path, monkeypa
         run(tmp_path / "flat", str(tiny_weights), tmp_path / "none", epochs=1)
 
 
+def test_labels_that_say_nothing_are_refused_and_those_without_water_are_told(tiles, tiny_weights, tmp_path):
+    shutil.copytree(tiles, tmp_path / "some")
+    for split, value, what in (("train", 128, "training tiles say nothing"), ("train", 0, None),
+                               ("validation", 128, "validation tiles say nothing")):  # fmt: skip
+        for path in (tmp_path / "some" / split / "masks").iterdir():
+            Image.fromarray(np.full((64, 64), value, np.uint8)).save(path)
+        if what is None:
+            tuned = run(tmp_path / "some", str(tiny_weights), tmp_path / "run", epochs=1)
+            assert any(note.startswith("no training tile has any water") for note in tuned.notes)
+            continue
+        with pytest.raises(DatasetError, match=what):
+            run(tmp_path / "some", str(tiny_weights), tmp_path / "run2", epochs=1)
+
+
+def test_a_fault_of_the_data_leaves_no_empty_folder(tiles, tiny_weights, tmp_path):
+    shutil.copytree(tiles, tmp_path / "some")
+    Image.fromarray(np.zeros((30, 40), np.uint8)).save(tmp_path / "some" / "train" / "masks" / "train3.png")
+    with pytest.raises(DatasetError, match="40 x 30 px"):
+        run(tmp_path / "some", str(tiny_weights), tmp_path / "run", epochs=1)
+    assert not (tmp_path / "run").exists()
+
+
 # Questions -----------------------------------------------------------------------------------------------------------
 
 
@@ -459,11 +577,38 @@ def test_ways_are_those_the_model_understands():
     assert {draw_way(taught, frozenset({"points"}), rng).kind for _ in range(300)} == {"points", "box", "none", "dense"}
 
 
+def test_the_automatic_row_is_asked_as_geosam_segment_asks(tiles, base, tmp_path, monkeypatch):
+    model = load_model(ModelOptions(name=base, device="cpu", dtype="float32"))
+    store = open_store(open_labelled(tiles), model, tmp_path / "c", views=1, pixels=False, ranks=Ranks())
+    asked, decode = [], type(model).decode
+    monkeypatch.setattr(
+        type(model), "decode", lambda self, seen, prompts: asked.append(prompts[0]) or decode(self, seen, prompts)
+    )
+    found = masks(model, store, [0])
+    assert np.array_equal(found["coarse"][0], store.guess(0))
+    hinted = [prompts for prompts in asked if prompts.mask is not None]
+    assert len(hinted) == 1
+    assert np.array_equal(hinted[0].mask, store.guess(0))
+    dry = store.guess(1) & False
+    monkeypatch.setattr(store, "guess", lambda n: dry)
+    assert not masks(model, store, [1])["auto"][0].any()
+
+
 def test_a_model_can_learn_to_need_no_prompt(tiles, tiny_sam_folder, tmp_path):
     tuned = run(tiles, str(tiny_sam_folder), tmp_path / "run", epochs=1, learn_none=True, learn_dense=True)
     assert "none" in tuned.after
     model = load_model(ModelOptions(name=str(tuned.folder), device="cpu", dtype="float32"))
     assert {"none", "mask"} <= model.understands
+
+
+def test_the_untouched_model_is_asked_as_it_would_be_without_tuning(tiles, tiny_sam_folder, tmp_path):
+    plain = run(tiles, str(tiny_sam_folder), tmp_path / "plain", epochs=1)
+    taught = run(tiles, str(tiny_sam_folder), tmp_path / "taught", epochs=1, learn_none=True, learn_dense=True)
+    assert taught.before == plain.before
+    assert taught.test_before == plain.test_before
+    assert "none" in taught.test_after
+    told = [line for line in taught.report() if "untouched model cannot be asked so" in line]
+    assert [line.split()[:2] for line in told] == [["validation", "none"], ["test", "none"]]
 
 
 def test_turning_is_the_group_d4():
@@ -578,6 +723,40 @@ def test_the_verb_hands_its_data_options_on(tmp_path, monkeypatch, capsys):
     assert "gsd must be above 0 m" in capsys.readouterr().err
 
 
+def test_what_would_be_passed_over_in_silence_is_refused(tmp_path, capsys):
+    config = tmp_path / "recipe.toml"
+    config.write_text('[[data]]\nfolder = "synth"\nweight = 1.0\n')
+    out = ["--out", str(tmp_path / "run")]
+    recipe = ["finetune", "--config", str(config), "--data-root", str(tmp_path), *out]
+    for wrong, word in (
+        (["--epochs", "3"], "--epochs"),
+        (["--dataset", "x"], "--dataset"),
+        (["--chip", "64"], "--chip"),
+    ):
+        assert run_verb([*recipe, *wrong]) == 2
+        assert capsys.readouterr().err.startswith(f"geosam: {word} does not go with a recipe")
+    assert run_verb(["finetune", "--dataset", "tiles", "--minutes", "3", *out]) == 2
+    assert "--minutes is for a recipe" in capsys.readouterr().err
+
+
+def test_a_recipe_does_not_overwrite_a_run_in_silence(tmp_path, monkeypatch, capsys):
+    config, out, called = tmp_path / "recipe.toml", tmp_path / "run", []
+    config.write_text('[[data]]\nfolder = "synth"\nweight = 1.0\n')
+    out.mkdir()
+    monkeypatch.setattr("geosam.finetune.recipe.Recipe.from_toml", lambda path: SimpleNamespace(
+        schedule=SimpleNamespace(model_copy=lambda update: None), model_copy=lambda update: None))  # fmt: skip
+    monkeypatch.setattr("geosam.finetune.loop.train", lambda *_, **given: called.append(given["resume"]) or out)
+    call = ["finetune", "--config", str(config), "--data-root", str(tmp_path), "--out", str(out)]
+    for name in ("state.pt", "log.jsonl"):
+        (out / name).write_text("earlier")
+    assert run_verb(call) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert (run_verb([*call, "--resume"]), called) == (0, [True])
+    assert (out / "log.jsonl").exists()
+    assert (run_verb([*call, "--overwrite"]), called) == (0, [True, False])
+    assert not list(out.iterdir())
+
+
 def test_orthoimages_are_tuned_on_at_the_resolution_they_are_run_at(tmp_path, monkeypatch):
     from geosam.pipeline import at_working_gsd
 
@@ -644,6 +823,31 @@ def test_tensorboard_has_the_figures_of_the_log(tiles, tiny_weights, tmp_path):
     rows = [json.loads(line) for line in (tmp_path / "x/log.jsonl").read_text().splitlines()]
     wanted = [(row["epoch"], pytest.approx(row["rows"]["oracle"], rel=1e-5)) for row in rows]
     assert eval(done.stdout) == wanted, done.stderr[-500:]
+
+
+def test_every_epoch_of_a_run_that_goes_on_is_logged_elsewhere_once(tiles, tiny_weights, tmp_path, monkeypatch):
+    told = []
+
+    class Board:
+        def __init__(self, folder):
+            assert folder == tmp_path / "run" / "tensorboard"
+            told.clear()
+
+        def add(self, row):
+            told.append((row["epoch"], row["loss"]))
+            if row["epoch"] == 2 and len(told) == 2 and not again:
+                raise KeyboardInterrupt  # As it comes, not at the end: of an epoch, before the state is kept.
+
+    monkeypatch.setattr("geosam.finetune.run.Board", Board)
+    settings = ModelOptions(name=str(tiny_weights), device="cpu", dtype="float32")
+    again = False
+    with pytest.raises(KeyboardInterrupt):
+        finetune(tiles, settings, tmp_path / "run", TuneOptions.of({**FAST, "epochs": 3}), tensorboard=True)
+    again = True
+    finetune(tiles, settings, tmp_path / "run", TuneOptions.of({**FAST, "epochs": 3}), tensorboard=True, resume=True)
+    rows = [json.loads(line) for line in (tmp_path / "run" / "log.jsonl").read_text().splitlines()]
+    assert told == [(row["epoch"], row["loss"]) for row in rows]
+    assert [epoch for epoch, _ in told] == [1, 2, 3]
 
 
 def test_tensorboard_is_asked_for_before_the_run(tiles, tmp_path, capsys, monkeypatch):

@@ -25,15 +25,9 @@ from geosam.segments import segment_by_text
 from geosam.segments.text import told_shares
 from geosam.segments.words import told as as_told
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_thread():
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def write_tokenizer(folder):

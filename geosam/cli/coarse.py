@@ -32,8 +32,9 @@ _SUFFIXES = (".tif", ".tiff")
 @shared.area_options("coarse")
 @shared.scene_options
 @shared.config_option
+@shared.style_option
 @shared.overwrite_option
-def command(scene: str, out: str, overwrite: bool) -> None:
+def command(scene: str, out: str, style: bool, overwrite: bool) -> None:
     """Guess where the water of SCENE is, write the guess as a raster, and say how it was made.
 
     \b
@@ -62,6 +63,8 @@ def command(scene: str, out: str, overwrite: bool) -> None:
     from geosam.coarse import coarse_mask
     from geosam.pipeline import at_working_gsd
     from geosam.scene import Scene
+    from geosam.vector.shades import MASK
+    from geosam.vector.style import write_style
 
     started = time.perf_counter()
     options = shared.segment_options()
@@ -69,6 +72,8 @@ def command(scene: str, out: str, overwrite: bool) -> None:
     working = at_working_gsd(Scene.open(scene, options.scene), options.scene)
     with shared.progress("coarse mask") as progress:
         mask = coarse_mask(working, options.coarse, path=target, progress=progress)
+    if style:
+        write_style(target, MASK)
     for warning in mask.warnings:
         click.echo(f"warning: {warning}", err=True)
     click.echo(_summary(mask))

@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from geosam.cli import labelled, shared
+from geosam.cli import labelled, shared, values
 from geosam.errors import OptionsError, OutputError
 
 if TYPE_CHECKING:
     from geosam.evaluate import DataSet
 
+_PICTURES = (".png", ".jpg", ".jpeg")
 _DATASET_ONLY = ("csv_path", "worst", "split", *labelled.FIELDS)
 _OWN = ("images", "masks", "image_suffix", "names", "groups", "columns", "bands", "limit")
 """Of a folder of pairs these are a :class:`DataSet`'s own."""
@@ -57,7 +58,7 @@ _score_options = shared.join(
 @shared.coarse_option
 @shared.threshold_option("vector")
 @shared.stage_option(
-    "--gsd", key="scene.gsd", type=shared.gsd, metavar="native|auto|METRES", help="Pixel size to work at."
+    "--gsd", key="scene.gsd", type=values.gsd, metavar="native|auto|METRES", help="Pixel size to work at."
 )
 @_score_options
 @shared.config_option
@@ -93,7 +94,7 @@ def command(files: tuple[str, ...], **given: Any) -> int:
     dataset = given["dataset"]
     if (dataset is None) == (not files) or (files and len(files) != 2):
         raise click.UsageError("Give either --dataset DATA, or PREDICTION and REFERENCE.")
-    _check_outputs([given["json_path"], given["csv_path"], given["worst"]], given["overwrite"])
+    _check_outputs(given["json_path"], given["csv_path"], given["worst"], given["overwrite"])
     return _score_model(given) if dataset is not None else _score_files(files, given)
 
 
@@ -171,9 +172,11 @@ def _ruler(given: dict[str, Any]) -> Any:
     return Ruler(given["tolerance"], given["tolerance_m"], given["thin"])
 
 
-def _check_outputs(paths: list[str | None], overwrite: bool) -> None:
+def _check_outputs(json_path: str | None, csv_path: str | None, worst: str | None, overwrite: bool) -> None:
     """Refuse outputs before any work is done."""
-    for path in (Path(path) for path in paths if path):
+    if worst is not None and Path(worst).suffix.lower() not in _PICTURES:
+        raise OutputError(f"--worst {worst} does not end as a picture. Give one of {', '.join(_PICTURES)}.")
+    for path in (Path(path) for path in (json_path, csv_path, worst) if path):
         if not path.parent.is_dir():
             raise OutputError(
                 f"the folder {path.parent} does not exist. Make it, or give another path for {path.name}."

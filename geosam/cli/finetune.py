@@ -8,8 +8,8 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from geosam.cli import labelled, shared
-from geosam.errors import OptionsError
+from geosam.cli import labelled, shared, values
+from geosam.errors import OptionsError, OutputError
 
 _TRAIN = ("decoder", "decoder+prompt", "lora", "all")
 _LOSSES = ("bce", "dice", "focal", "bce-dice", "sam", "boundary")
@@ -101,7 +101,7 @@ _tune_options = shared.join(
 )
 
 _gsd_option = click.option(
-    "--gsd", type=shared.gsd, metavar="native|auto|METRES", help="Pixel size that orthoimages are read at; auto: as "
+    "--gsd", type=values.gsd, metavar="native|auto|METRES", help="Pixel size that orthoimages are read at; auto: as "
     "geosam segment works on them.  [default: auto]",
 )  # fmt: skip
 
@@ -154,7 +154,23 @@ def command(ctx: click.Context, /, **given: Any) -> int:
 
     table = read_toml(given["config"]) if given["config"] else {}
     typed = {name for name in given if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE}
+    _check_used(ctx, typed, is_recipe="data" in table)
     return _from_scratch(given, "model" in typed) if "data" in table else _tune(given, typed, table)
+
+
+_RECIPE_ONLY = {"data_root", "minutes", "steps"}
+_BOTH = {"model", "out", "config", "device", "resume", "overwrite"}
+
+
+def _check_used(ctx: click.Context, typed: set[str], is_recipe: bool) -> None:
+    """Refuse what would be passed over in silence."""
+    for param in ctx.command.params:
+        if param.name in typed - _BOTH and (param.name in _RECIPE_ONLY) != is_recipe:
+            raise OptionsError(
+                f"{param.opts[0]} does not go with a recipe, which has data and a schedule of its own. Leave it away."
+                if is_recipe
+                else f"{param.opts[0]} is for a recipe, a --config with [[data]] tables. Leave it away, or give one."
+            )
 
 
 def _from_scratch(given: dict[str, Any], typed_model: bool) -> int:
@@ -163,11 +179,16 @@ def _from_scratch(given: dict[str, Any], typed_model: bool) -> int:
 
     if not given["data_root"]:
         raise OptionsError("a recipe needs --data-root, the folder that holds its data folders; found none.")
-    recipe = Recipe.from_toml(given["config"])
+    recipe, out = Recipe.from_toml(given["config"]), Path(given["out"])
+    begun = [out / name for name in ("state.pt", "log.jsonl")]
+    if begun[0].exists() and not (given["resume"] or given["overwrite"]):
+        raise OutputError(f"{out} holds a run already. Give --resume to go on, --overwrite to begin again.")
+    for path in [] if given["resume"] else begun:
+        path.unlink(missing_ok=True)
     changes = {name: given[name] for name in ("minutes", "steps") if given[name] is not None}
     recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=changes)})
     weights = train(
-        recipe, Path(given["data_root"]), Path(given["out"]), device=given["device"], resume=given["resume"],
+        recipe, Path(given["data_root"]), out, device=given["device"], resume=given["resume"],
         start=Path(given["model"]) if typed_model else None,
     )  # fmt: skip
     click.echo(f"{weights}: trained. Use it with geosam segment --model {weights}")
@@ -177,7 +198,7 @@ def _from_scratch(given: dict[str, Any], typed_model: bool) -> int:
 def _tune(given: dict[str, Any], typed: set[str], table: dict[str, Any]) -> int:
     from geosam.datasets import DataOptions
     from geosam.finetune import TuneOptions, finetune
-    from geosam.finetune.publish import check_hub, check_tensorboard, log_to_tensorboard, push
+    from geosam.finetune.publish import check_hub, check_tensorboard, push
     from geosam.options import ModelOptions, checked
 
     where = given["config"] or "finetune"
@@ -197,13 +218,12 @@ def _tune(given: dict[str, Any], typed: set[str], table: dict[str, Any]) -> int:
     model = ModelOptions(name=name, device=given["device"], dtype=given["dtype"])
     with shared.stage_progress() as progress:
         tuned = finetune(
-            dataset, model, given["out"], options, data=data, cache=given["cache"], resume=given["resume"],
-            overwrite=given["overwrite"], progress=progress, warn=lambda line: click.echo(f"note: {line}", err=True),
+            dataset, model, given["out"], options, data=data, cache=given["cache"], tensorboard=given["tensorboard"],
+            resume=given["resume"], overwrite=given["overwrite"], progress=progress,
+            warn=lambda line: click.echo(f"note: {line}", err=True),
         )  # fmt: skip
     if not tuned.speaks:  # One process of several.
         return 0
-    if given["tensorboard"]:
-        log_to_tensorboard(Path(given["out"]))
     for line in tuned.report(notes=False):  # They were told as they came.
         click.echo(line)
     if given["push_to_hub"]:

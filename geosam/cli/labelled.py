@@ -62,7 +62,10 @@ labelled_options = shared.join(
     ),
     click.option("--labels", metavar="PATH", help="Polygons of orthoimages, where they do not lie beside them."),
     click.option("--chip", "chip_px", type=int, metavar="PX", help="Side of the chips of orthoimages.  [default: 512]"),
-    click.option("--group-by", metavar="COLUMN", help="Keep tiles of one place or date in one split."),
+    click.option(
+        "--group-by", metavar="COLUMN",
+        help="Keep tiles of one place or date in one split; name:REGEX finds it in their names.",
+    ),
     click.option("--validation", type=float, metavar="SHARE", help="Split off where there is none.  [default: 0.15]"),
 )  # fmt: skip
 """How data are laid out, what of them is taken, and how they are split; each is None, or (), where it is not given."""

@@ -15,8 +15,9 @@ from geosam.cli import shared
 @shared.model_options
 @shared.seed_option
 @shared.config_option
+@shared.style_option
 @shared.overwrite_option
-def command(scene: str, out: str, overwrite: bool) -> None:
+def command(scene: str, out: str, style: bool, overwrite: bool) -> None:
     """Write the points that a run of geosam segment on INPUT would prompt the model with.
 
     Each is a point with the attributes label (water or dry), tile and body. Load them over the
@@ -31,11 +32,16 @@ def command(scene: str, out: str, overwrite: bool) -> None:
     Unchanged, the points give what a run without them gives. A model that is also shown the first guess
     as a mask, as river-tiny is, needs that too: --prompt-mask with what geosam coarse writes.
     """
+    from pathlib import Path
+
     from geosam.pipeline.points import write_prompts
+    from geosam.vector.style import POINTS, write_style
 
     options = shared.segment_options()
     with shared.stage_progress() as progress:
         count, bodies = write_prompts(scene, options, out, overwrite=overwrite, progress=progress)
+    if style:
+        write_style(Path(out), POINTS)
     if count == 0:
         click.echo(f"{out}: no coarse water found, so there is no point")
     else:

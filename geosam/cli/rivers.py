@@ -44,8 +44,11 @@ from geosam.options import RiverOptions, checked
     help="Size of the pixels that the outlines come from, in metres.  [default: read from the outlines]",
 )  # fmt: skip
 @click.option("--report", metavar="R.json", help="Also write what was found, as JSON.")
+@shared.style_option
 @shared.overwrite_option
-def command(water: str, out: str, mask: str | None, report: str | None, overwrite: bool, **given: Any) -> None:
+def command(
+    water: str, out: str, mask: str | None, report: str | None, style: bool, overwrite: bool, **given: Any
+) -> None:
     """What is in the rivers of WATER: polygons as geosam segment writes them, in any CRS, or a mask raster.
 
     \b
@@ -72,6 +75,8 @@ def command(water: str, out: str, mask: str | None, report: str | None, overwrit
     from geosam.pipeline.outputs import write_json
     from geosam.rivers import river_products
     from geosam.vector import check_path
+    from geosam.vector.shades import MASK
+    from geosam.vector.style import write_style
 
     started = time.perf_counter()
     options = checked(
@@ -81,6 +86,8 @@ def command(water: str, out: str, mask: str | None, report: str | None, overwrit
         check_path(Path(report), overwrite)
     with shared.stage_progress() as progress:
         products = river_products(water, options, out=out, mask=mask, overwrite=overwrite, progress=progress)
+    if style and products.report["mask_pixels"]:
+        write_style(Path(str(mask)), MASK)
     if report is not None:
         write_json(Path(report), products.report)
     for notice in products.report["notices"]:

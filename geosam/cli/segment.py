@@ -27,7 +27,8 @@ from geosam.options import SegmentOptions
 @click.option("--mask", metavar="M.tif", help="Also write the water mask: 1 water, 0 dry, 255 nodata.")
 @click.option(
     "--products", metavar="NETWORK.gpkg",
-    help="Also write centrelines, widths, reaches and islands, as geosam rivers does.",
+    help="Also write centrelines, widths, reaches and islands, as geosam rivers does. If there can be none, since the "
+    "polygons are noise, these are written all the same, and the exit code is 1.",
 )  # fmt: skip
 @click.option("--report", metavar="R.json", help="Also write what was done: tiles, seconds, memory, model, warnings.")
 @click.option("--stac", is_flag=True, help="Also write a STAC item of the result: rivers.stac.json beside rivers.gpkg.")
@@ -101,7 +102,7 @@ def command(
       geosam segment ortho.tif --dask tcp://10.0.0.1:8786 --out /shared/rivers.gpkg
       geosam segment catalog.json --asset visual --workers 4 --resume --out rivers.gpkg
 
-    Exit codes: 0 done, also where no water was found; 1 some tiles or inputs failed; 2 bad input.
+    Exit codes: 0 done, also where no water was found; 1 some tiles or inputs failed, or --products; 2 bad input.
     """
     from geosam import cluster
     from geosam.pipeline.beside import check_items, put_items, put_styles
@@ -117,7 +118,7 @@ def command(
         others = {"probability": probability, "mask": mask, "products": products, "report": report, "asset": asset}
         ways = {"stac": stac, "dask": dask, "workers": workers, "resume": resume}
         given = [f"--{name}" for name, value in (*others.items(), *ways.items()) if value]
-        return _by_text(inputs, text, clip, out, options, overwrite, given)
+        return _by_text(inputs, text, clip, out, options, overwrite, style, given)
     if stac:
         check_items(out, overwrite)
     computing = cluster.machines(dask, workers, storage, device=options.model.device, tell=_tell)
@@ -162,16 +163,22 @@ def _by_text(
     out: str,
     options: SegmentOptions,
     overwrite: bool,
+    style: bool,
     others: list[str],
 ) -> int:
     """The way by words: of one input, and with fewer outputs."""
+    from pathlib import Path
+
     from geosam.segments import segment_by_text
+    from geosam.vector.style import write_style
 
     if len(inputs) > 1 or others:
         what = others[0] if others else f"{len(inputs)} inputs"
         raise OptionsError(f"--text takes one INPUT and gives polygons alone, and was given {what}. Leave that out.")
     with shared.stage_progress() as progress:
         found = segment_by_text(inputs[0], text, options, out=out, clip=clip, overwrite=overwrite, progress=progress)
+    if style:
+        write_style(Path(out))
     for warning in found.warnings:
         _tell(warning)
     count = len(found.polygons)

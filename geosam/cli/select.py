@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from geosam.cli import shared
+from geosam.cli import shared, values
 
 
 @click.command(name="select", short_help="Rivers from segments, by points, boxes, words or an index.")
@@ -21,7 +21,7 @@ from geosam.cli import shared
 @click.option("--boxes", metavar="FILE", help="The same for the bounds of each polygon of a vector file.")
 @click.option("--index", metavar="NAME", help="Take those whose mean index is high: ndwi, mndwi, or exg (low).")
 @click.option(
-    "--above", type=shared.threshold, metavar="auto|VALUE",
+    "--above", type=values.threshold, metavar="auto|VALUE",
     help="Threshold of --index, of exg of minus excess green; with --text the least share of it.  "
     "[default: fitted to the segments; with --text 0.5]",
 )  # fmt: skip
@@ -39,8 +39,9 @@ from geosam.cli import shared
 @click.option("--scene", metavar="INPUT", help="The scene, for --text.  [default: where it was]")
 @click.option("--min-area", "min_area_m2", type=float, metavar="M2", help="Drop water bodies smaller than this.")
 @click.option("--max-hole", "max_hole_m2", type=float, metavar="M2", help="Fill islands smaller than this.")
+@shared.style_option
 @shared.overwrite_option
-def command(segments: str, out: str, scene: str | None, overwrite: bool, **given: Any) -> None:
+def command(segments: str, out: str, scene: str | None, style: bool, overwrite: bool, **given: Any) -> None:
     """Take some of the segments that geosam everything found as rivers, in one of six ways.
 
     Segments that lie one over another become one water body. Attributes are those of geosam segment. No model
@@ -53,10 +54,15 @@ def command(segments: str, out: str, scene: str | None, overwrite: bool, **given
       geosam select segments.gpkg --box 512040,5261600,512300,5261900 --out rivers.gpkg
       geosam select segments.gpkg --text river --scene ortho.tif --out rivers.gpkg
     """
+    from pathlib import Path
+
     from geosam.segments import select
+    from geosam.vector.style import write_style
 
     given = {name: value for name, value in given.items() if value is not None}
     found = select(segments, out, scene=scene, overwrite=overwrite, **given)
+    if style:
+        write_style(Path(out))
     for warning in found.warnings:
         click.echo(f"geosam: {' '.join(warning.split())}", err=True)
     how = f", {found.facts['index']} above {found.facts['above']}" if "index" in found.facts else ""

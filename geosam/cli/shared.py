@@ -17,7 +17,6 @@ Nothing here imports torch, rasterio or geopandas.
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +26,7 @@ import click
 from click.core import ParameterSource
 from pydantic import BaseModel
 
+from geosam.cli.values import batch_size, gsd, magnify, threshold
 from geosam.errors import OptionsError
 from geosam.options import Device, Dtype, SegmentOptions, read_toml
 
@@ -38,52 +38,6 @@ _GIVEN = "geosam.given"
 _NAMES = "geosam.names"
 _CONFIG = "geosam.config"
 _FROM_USER = frozenset({ParameterSource.COMMANDLINE, ParameterSource.ENVIRONMENT, ParameterSource.PROMPT})
-
-
-# Types of values ------------------------------------------------------------------------------------------------------
-
-
-def gsd(text: str | float) -> str | float:
-    """``native``, ``auto`` or a length in metres above zero."""
-    metres = text if text in ("native", "auto") else _number(text)
-    if metres is None or (isinstance(metres, float) and not 0 < metres < math.inf):
-        raise click.BadParameter(f"{text!r} is neither native, auto nor a length in metres above 0, such as 0.5.")
-    return metres
-
-
-def threshold(text: str | float) -> float | None:
-    """A number, or ``auto``: None, which the stages read as "find it yourself"."""
-    if text == "auto":
-        return None
-    number = _number(text)
-    if number is None or not math.isfinite(number):
-        raise click.BadParameter(f"{text!r} is neither auto nor a number, such as 0.5.")
-    return number
-
-
-def batch_size(text: str | int) -> int | None:
-    """A number of tiles from 1, or ``auto``: None, which the stages read as "choose for the device"."""
-    if text == "auto":
-        return None
-    if not (str(text).isascii() and str(text).isdigit() and int(text) >= 1):
-        raise click.BadParameter(f"{text!r} is neither auto nor a number of tiles from 1, such as 4.")
-    return int(text)
-
-
-def magnify(text: str | int) -> int | None:
-    """1, 2 or 4, or ``auto``: None, the model's own."""
-    if text == "auto":
-        return None
-    if str(text) not in ("1", "2", "4"):
-        raise click.BadParameter(f"{text!r} is neither auto nor 1, 2 or 4.")
-    return int(text)
-
-
-def _number(text: str | float) -> float | None:
-    try:
-        return float(text)
-    except ValueError:
-        return None
 
 
 # Options that know the field they set ---------------------------------------------------------------------------------
@@ -202,7 +156,7 @@ model_options: Decorator[Any] = join(
         key="model.compile",
         is_flag=True,
         default=False,
-        help="Compile a SAM's encoder, for long runs on a GPU: minutes at the start, faster tiles after that.",
+        help="Compile the encoder of a SAM or river-tiny, for long runs: minutes at first, then faster tiles.",
     ),
 )
 """``--model --device --dtype --batch-size --views --compile``: the model and how it is run."""
@@ -328,7 +282,7 @@ style_option: Decorator[Any] = click.option(
     "--style/--no-style",
     default=True,
     show_default=True,
-    help="Also write a QGIS style beside the polygons, rivers.qml, unless there is one.",
+    help="Also write a QGIS style beside each result, such as rivers.qml, unless there is one.",
 )
 """``--style --no-style``: handed to the verb as ``style``."""
 

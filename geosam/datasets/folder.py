@@ -94,15 +94,18 @@ def load_folder(
     if not (folder / images).is_dir():
         raise DatasetError(f"{folder} has no subfolder {images}/. Give a folder with {images}/ and {masks}/.")
     index = read_index(folder / "index.csv")
-    pairs = list(_labelled(folder / images, folder / masks, index, columns))
-    pairs = [pair for pair in pairs if fnmatch(pair.name, names) and pair.group not in except_groups]
+    listed = list(_labelled(folder / images, folder / masks, index, columns))
+    pairs = [pair for pair in listed if fnmatch(pair.name, names) and pair.group not in except_groups]
     pairs = [pair for pair in pairs if splits is None or pair.split in splits]
     pairs = [pair for pair in pairs if groups is None or pair.group in groups]
     if negatives:
         pairs += dry_pairs(folder / "negatives")
     if not pairs:
+        split, group = (", ".join(wanted) if wanted else "any" for wanted in (splits, groups))
+        there = [shortened(sorted({getattr(p, kind) for p in listed} - {""})) or "none" for kind in ("split", "group")]
         raise DatasetError(
-            f"{folder} has no labelled tile left with splits {splits}, groups {groups} and names {names!r}."
+            f"no labelled tile of {folder} is left of split {split}, group {group} and names {names!r}; there are "
+            f"splits {there[0]} and groups {there[1]}."
         )
     return pairs
 

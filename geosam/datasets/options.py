@@ -53,7 +53,9 @@ class DataOptions(BaseModel):
     limit: int | None = Field(default=None, ge=1)
     """At most so many tiles, evenly spread over the list."""
     group_by: str | None = None
-    """Column whose tiles stay in one split: a place or a date. None: ``group`` if there is one; ``name``: no groups."""
+    """Column whose tiles stay in one split: a place or a date; ``name:REGEX``: what is found in their names, as in
+    ``name:_(\\d{8})_``. None: ``group`` if there is one, and splits that the data have stay as they are; ``name``: no
+    groups."""
     validation: float = Field(default=0.15, gt=0, lt=1)
     """Share of the tiles that is split off where the data have no validation split."""
     seed: int = Field(default=0, ge=0)

@@ -14,6 +14,8 @@ from geosam.errors import DatasetError
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".shp", ".fgb")
 """Of labels found by their stem; a .json beside a raster is more often its metadata."""
+_MOST_DEGREES = 720
+"""Of a coordinate; longitudes may run past 180 across the date line, and PROJ wraps what is over a turn."""
 _EDGE_PARTS = 64
 """An edge is cut into this many parts of the file's extent before it is reprojected: straight lines bend."""
 
@@ -62,7 +64,30 @@ def _geometry(path: Path, _written: int) -> Any:
         reason = " ".join(str(error).split()).rstrip(".")
         raise DatasetError(f"{path} is not a vector file that can be read ({reason}).") from None
     geometry = frame.geometry if "geometry" in frame else None
-    return None if geometry is None else geometry[geometry.notna() & ~geometry.is_empty]
+    if geometry is None:
+        return None
+    check_degrees(geometry, path)
+    return geometry[geometry.notna() & ~geometry.is_empty]
+
+
+def check_degrees(geometry: Any, path: Path) -> None:
+    """Refuse metres that are called degrees, as in a GeoJSON of UTM coordinates, which always counts as lon/lat.
+
+    Args:
+        geometry: geopandas.GeoSeries, of any CRS or none.
+        path: Named in the message.
+
+    Raises:
+        DatasetError: The CRS is geographic, and a coordinate is none of the globe's.
+    """
+    if geometry.crs is None or not geometry.crs.is_geographic or geometry.empty:
+        return
+    bounds = geometry.total_bounds
+    if abs(bounds[[0, 2]]).max() > _MOST_DEGREES or abs(bounds[[1, 3]]).max() > _MOST_DEGREES:
+        raise DatasetError(
+            f"{path} is said to be in degrees ({geometry.crs.name}), and its coordinates begin at {bounds[0]:.0f}, "
+            f"{bounds[1]:.0f}. Give it the CRS that it is in; a GeoJSON without one counts as lon/lat."
+        )
 
 
 def _dense(geometry: Any) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -17,6 +18,8 @@ from geosam.datasets.tile import Tile
 from geosam.errors import DatasetError
 
 Item = TypeVar("Item")
+_IN_NAMES = "name:"
+"""Before a regular expression that is looked for in the names."""
 SPLIT_NAMES = {
     "train": "train", "training": "train", "validation": "validation", "valid": "validation", "val": "validation",
     "dev": "validation", "test": "test", "testing": "test",
@@ -47,7 +50,8 @@ class Splits:
 def split_tiles(tiles: Sequence[Tile], options: DataOptions) -> Splits:
     """Sort tiles into splits, and split off a validation set where there is none.
 
-    Tiles without a split belong to the training; those of a split that is none of the three are left out.
+    Tiles without a split belong to the training; those of a split that is none of the three are left out, and where
+    ``group_by`` is given so are training tiles of a group that validation or test hold too.
 
     Raises:
         DatasetError: ``group_by`` names no column of the data, or no tile is left of those that are wanted.
@@ -56,6 +60,9 @@ def split_tiles(tiles: Sequence[Tile], options: DataOptions) -> Splits:
     parts: dict[str, list[Tile]] = {"train": [], "validation": [], "test": []}
     for tile in tiles:
         parts[tile.split].append(tile)
+    if options.group_by is not None:
+        parts["train"], left_out = _apart(parts)
+        warnings += left_out
     if parts["train"] and not parts["validation"]:
         parts["train"], parts["validation"], doubts = _split_off(parts["train"], options)
         warnings += doubts
@@ -91,11 +98,45 @@ def _grouped(tiles: Sequence[Tile], column: str | None) -> list[Tile]:
         return list(tiles)
     if column == "name":
         return [replace(tile, group="") for tile in tiles]
+    if column.startswith(_IN_NAMES):
+        return _by_name(tiles, column.removeprefix(_IN_NAMES))
     known = {key for tile in tiles for key in tile.facts}
     if column not in known:
         columns = ", ".join(sorted(known)) or "none"
         raise DatasetError(f"The data have no column {column}; columns are {columns}. Give another to --group-by.")
     return [replace(tile, group=tile.facts.get(column, "")) for tile in tiles]
+
+
+def _by_name(tiles: Sequence[Tile], pattern: str) -> list[Tile]:
+    """Groups are what a regular expression finds in the names: its first group, or all of it."""
+    try:
+        expression = re.compile(pattern)
+    except re.error as error:
+        raise DatasetError(f"--group-by {_IN_NAMES}{pattern} is no regular expression ({error}).") from None
+    found = [expression.search(tile.name) for tile in tiles]
+    if not any(found):
+        names = shortened(tile.name for tile in tiles)
+        raise DatasetError(f"--group-by {_IN_NAMES}{pattern} is in no name; names are such as {names}.")
+    which = min(expression.groups, 1)
+    return [replace(tile, group=one[which] or "" if one else "") for tile, one in zip(tiles, found, strict=True)]
+
+
+def _apart(parts: Mapping[str, Sequence[Tile]]) -> tuple[list[Tile], tuple[str, ...]]:
+    """Training tiles of groups that no other split has: of two splits that share one, training can spare it."""
+    held = {tile.group for split in ("validation", "test") for tile in parts[split] if tile.group}
+    kept = [tile for tile in parts["train"] if tile.group not in held]
+    shared = sorted({tile.group for tile in parts["train"]} & held)
+    if not shared:
+        return kept, ()
+    if not kept:
+        raise DatasetError(
+            f"every training tile is of a group that validation or test hold too: {shortened(shared)}. Give --group-by "
+            "something finer, or leave it away."
+        )
+    count = len(parts["train"]) - len(kept)
+    return kept, (
+        f"{count} training tiles are left out, of groups that validation or test hold too: {shortened(shared)}",
+    )
 
 
 def _known(tiles: Sequence[Tile]) -> tuple[list[Tile], tuple[str, ...]]:

@@ -13,6 +13,7 @@ import rasterio
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.windows import Window
+from shapely.geometry import box
 
 from geosam.errors import DatasetError, OptionsError
 from geosam.evaluate.layers import Layer, RasterFile, VectorFile, gsd_of, open_file
@@ -126,6 +127,7 @@ def compare(
     """
     ruler = Ruler() if ruler is None else ruler
     found, true = open_file(prediction), open_file(reference)
+    _check_places(found, true)
     areas = None
     if isinstance(found, VectorFile) and isinstance(true, VectorFile):
         found, true, grid = _drawn(found, true, pixel_m, ruler)
@@ -140,7 +142,7 @@ def compare(
     missing = 1 - counted.tally.known / counted.reference_px
     return Comparison(
         Path(prediction), Path(reference), grid, threshold, ruler, counted.tally, counted.columns.f1, missing, areas,
-        _doubts(prediction, missing),
+        (*_elsewhere(found, true, grid), *_doubts(prediction, missing)),
     )  # fmt: skip
 
 
@@ -180,6 +182,34 @@ def _geobox(file: RasterFile | VectorFile) -> GeoBox:
     return file.geobox
 
 
+def _check_places(found: RasterFile | VectorFile, true: RasterFile | VectorFile) -> None:
+    """Two rasters without CRS may be compared pixel by pixel; polygons must be somewhere."""
+    if isinstance(found, RasterFile) and isinstance(true, RasterFile):
+        return
+    if found.has_crs != true.has_crs:
+        bare = true.path if found.has_crs else found.path
+        raise DatasetError(f"{bare} has no CRS, so its place is not known. Give both a CRS.")
+
+
+def _elsewhere(found: RasterFile | VectorFile, true: RasterFile | VectorFile, grid: GeoBox) -> tuple[str, ...]:
+    """A word where polygons lie on none of the ground of their counterpart: most often one of two CRSs is wrong."""
+    grounds = [_ground(file, grid) for file in (found, true)]
+    if any(ground is None for ground in grounds) or grounds[0].intersects(grounds[1]):
+        return ()
+    file, other = (found, true) if isinstance(found, VectorFile) else (true, found)
+    return (f"no polygon of {file.path} lies on the ground of {other.path}. Check the CRS of both.",)
+
+
+def _ground(file: RasterFile | VectorFile, grid: GeoBox) -> Any:
+    """The box of a file in the CRS of the grid; None for no polygons. Of two files one is a raster on that grid."""
+    if isinstance(file, RasterFile):
+        return box(*grid.boundingbox.bbox)
+    if file.shapes.empty:
+        return None
+    shapes = file.shapes if grid.crs is None else file.shapes.to_crs(grid.crs.to_wkt())
+    return box(*shapes.total_bounds)
+
+
 def _doubts(prediction: str | Path, missing: float) -> tuple[str, ...]:
     if missing <= 0.01:
         return ()
@@ -190,9 +220,6 @@ def _drawn(
     found: VectorFile, true: VectorFile, pixel_m: float | None, ruler: Ruler
 ) -> tuple[VectorFile, VectorFile, GeoBox]:
     """Both on one equal-area plane, and a grid that holds them with a margin."""
-    if found.has_crs != true.has_crs:
-        bare = true.path if found.has_crs else found.path
-        raise DatasetError(f"{bare} has no CRS, so its place is not known. Give both a CRS.")
     if found.has_crs:
         plane = _equal_area(found, true)
         found, true = (replace(file, shapes=file.shapes.to_crs(plane)) for file in (found, true))

@@ -22,6 +22,7 @@ from rasterio.windows import Window
 from shapely.geometry import box
 
 from geosam.datasets import IGNORE, WATER
+from geosam.datasets.polygons import check_degrees
 from geosam.errors import DatasetError
 
 Bool = NDArray[np.bool_]
@@ -163,14 +164,7 @@ class VectorFile:
 
     @contextmanager
     def on(self, grid: GeoBox, threshold: float) -> Iterator[VectorLayer]:
-        """Bring it to a grid.
-
-        Raises:
-            DatasetError: Only one of the two has a CRS.
-        """
-        if self.has_crs != (grid.crs is not None):
-            one = self.path if not self.has_crs else "the other file"
-            raise DatasetError(f"{one} has no CRS, so its place is not known. Give both a CRS.")
+        """Bring it to a grid that has a CRS if it has one itself."""
         yield VectorLayer(self.shapes.to_crs(_wkt(grid)) if grid.crs is not None else self.shapes, grid)
 
 
@@ -225,6 +219,7 @@ def _read_vector(path: Path) -> VectorFile:
     polygons = shapes[shapes.geom_type.isin(["Polygon", "MultiPolygon"]) & ~shapes.is_empty]
     if polygons.empty and not shapes.empty:
         raise DatasetError(f"{path} has no polygon. Give polygons of water, or a raster.")
+    check_degrees(polygons, path)
     polygons = polygons.make_valid()
     named = str(polygons.crs or "")
     unknown = "Undefined" in named or "Unknown" in named  # What a GeoPackage says that has none.

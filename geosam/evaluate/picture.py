@@ -81,5 +81,6 @@ class Worst:
 
 def _small(rgb: NDArray[np.uint8]) -> Image.Image:
     picture = Image.fromarray(rgb)
-    picture.thumbnail((_SIDE, _SIDE))
-    return picture
+    scale = _SIDE / max(picture.size)
+    size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
+    return picture.resize(size, Image.Resampling.NEAREST if scale > 1 else Image.Resampling.BICUBIC)

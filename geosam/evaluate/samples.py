@@ -113,14 +113,28 @@ class DataSet(BaseModel):
         masks = self._masks(folder)
         if masks is None or self._splits_are_made(folder):
             return evenly(self._tiles(self.folder if root is None else folder, warn), self.limit)
-        negatives = self.negatives if self.negatives is not None else self.splits is None and self.groups is None
+        splits = self._splits_as_named(folder)
+        negatives = self.negatives if self.negatives is not None else splits is None and self.groups is None
         if self.image_suffix:
             return evenly(self._by_suffix(folder, masks), self.limit)
         pairs = load_folder(
-            folder, images=self.images, masks=masks, splits=self.splits, groups=self.groups,
+            folder, images=self.images, masks=masks, splits=splits, groups=self.groups,
             names=self.names, columns=self.columns, negatives=negatives,
         )  # fmt: skip
         return evenly([self._meant(pair) for pair in pairs], self.limit)
+
+    def _splits_as_named(self, folder: Path) -> tuple[str, ...] | None:
+        """The splits asked for as the index calls them, which may say val for validation; None: all of them."""
+        if self.splits is None or EVERYTHING in self.splits:
+            return None
+        there = {split_and_group(row)[0] for row in read_index(folder / "index.csv").values()}
+        named: list[str] = []
+        for asked in self.splits:
+            alike = [
+                split for split in sorted(there) if split_of(split) is not None and split_of(split) == split_of(asked)
+            ]
+            named += [asked] if asked in there else alike or [asked]
+        return tuple(named)
 
     def _splits_are_made(self, folder: Path) -> bool:
         """Whether splits are asked for that nobody wrote down: then they are made as for tuning."""

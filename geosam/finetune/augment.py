@@ -63,7 +63,7 @@ def weather(image: UInt8, rng: np.random.Generator) -> UInt8:
     Returns:
         uint8 (h, w, 3).
     """
-    x = _light(image.astype(np.float32) / np.float32(255), rng)
+    x = _light(_bands(image, rng).astype(np.float32) / np.float32(255), rng)
     if rng.random() < 0.25:
         x = _uneven(x, rng)
     if rng.random() < 0.2:
@@ -74,6 +74,16 @@ def weather(image: UInt8, rng: np.random.Generator) -> UInt8:
     return _jpeg(result, int(rng.integers(35, 92))) if rng.random() < 0.3 else result
 
 
+def _bands(image: UInt8, rng: np.random.Generator) -> UInt8:
+    """At times a picture without colour, or without a blue band of its own, as of older satellites."""
+    odds = rng.random()
+    if odds < 0.04:
+        return np.repeat(image.mean(axis=2, keepdims=True).astype(np.uint8), 3, axis=2)
+    if odds < 0.10:
+        return image[..., [0, 1, int(rng.integers(2))]]
+    return image
+
+
 def _light(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float32]:
     """Gamma, exposure, contrast, colour cast, saturation and haze."""
     x = x ** np.float32(np.exp(rng.normal(0, 0.22)))
@@ -82,8 +92,8 @@ def _light(x: NDArray[np.float32], rng: np.random.Generator) -> NDArray[np.float
     cast = np.exp(rng.normal(0, 0.09, 3)).astype(np.float32)
     middle = x.mean()
     x = (x - middle) * np.float32(np.exp(rng.normal(0, 0.2))) + middle * np.float32(np.exp(rng.normal(0, 0.15)))
-    if rng.random() < 0.08:
-        x = x * np.float32(rng.uniform(0.25, 0.7))  # Forest from space is often darker than water is elsewhere.
+    if rng.random() < 0.15:
+        x = x * np.float32(rng.uniform(0.2, 0.75))  # Forest from space is often darker than water is elsewhere.
     if rng.random() < 0.2:
         haze = np.float32(rng.uniform(0.05, 0.35))
         x = x * (1 - haze) + haze * rng.uniform(0.6, 1.0, 3).astype(np.float32)

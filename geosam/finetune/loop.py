@@ -25,6 +25,7 @@ from geosam.models.checkpoint import check_fit, read_tensors
 from geosam.models.device import autocast, cpu_has_bfloat16
 from geosam.models.image_encoder import Features
 from geosam.models.network import TinySam, TinySamConfig
+from geosam.models.tiny import STRIDE_PX
 
 SAVE_EVERY_S = 240.0
 
@@ -62,7 +63,7 @@ def train(
     elif recipe.published is not None:
         begin_with_published(model, recipe.published)
     averaged = deepcopy(model).eval().requires_grad_(False)
-    optimizer = torch.optim.AdamW(_groups(model, schedule))
+    optimizer = torch.optim.AdamW(_groups(model, schedule), fused=True)
     first, spent = 0, 0.0
     if resume and (out / "state.pt").exists():
         first, spent = _load(out / "state.pt", model, averaged, optimizer)
@@ -140,7 +141,7 @@ def _with_own_look(model: TinySam, features: Features, batch: Batch) -> Tensor:
     if batch.own_hint is None or features.water is None or not bool(batch.own_hint.any()):
         return batch.mask
     seen = features.water
-    if batch.own_scale < 1:
+    if batch.own_scale < 1 and batch.images.shape[-1] * batch.own_scale % STRIDE_PX == 0:
         small = F.interpolate(batch.images.float(), scale_factor=batch.own_scale, mode="bilinear", antialias=True)
         learning = model.image_encoder.training
         model.image_encoder.eval()  # The norms' running statistics are those of full resolution.
@@ -209,10 +210,11 @@ def _set_rate(optimizer: torch.optim.Optimizer, schedule: Schedule, step: int, d
 @torch.no_grad()
 def _average(averaged: nn.Module, model: nn.Module, keep: float) -> None:
     """Exponential moving average of weights and of batch-norm statistics."""
-    for mean, value in zip(averaged.state_dict().values(), model.state_dict().values(), strict=True):
-        if mean.dtype.is_floating_point:
-            mean.lerp_(value, 1 - keep)
-        else:
+    pairs = list(zip(averaged.state_dict().values(), model.state_dict().values(), strict=True))
+    real = [(mean, value) for mean, value in pairs if mean.dtype.is_floating_point]
+    torch._foreach_lerp_([mean for mean, _ in real], [value for _, value in real], 1 - keep)
+    for mean, value in pairs:
+        if not mean.dtype.is_floating_point:
             mean.copy_(value)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
+import shutil
 from pathlib import Path
+from typing import Any
 
 from geosam.errors import OptionsError, RunError
 
@@ -62,13 +63,19 @@ def check_tensorboard() -> None:
         raise OptionsError("--tensorboard needs the package tensorboard. Install it with: pip install tensorboard")
 
 
-def log_to_tensorboard(out: Path) -> None:
-    """Write a run's log.jsonl as tensorboard's events."""
-    from torch.utils.tensorboard import SummaryWriter
+class Board:
+    """A run's figures as tensorboard's events, written as they come."""
 
-    rows = [json.loads(line) for line in (out / "log.jsonl").read_text(encoding="utf-8").splitlines()]
-    with SummaryWriter(str(out / "tensorboard")) as writer:
-        for row in rows:
-            figures = {**{k: v for k, v in row.items() if isinstance(v, float)}, **row.get("rows", {})}
-            for name, value in figures.items():
-                writer.add_scalar(name, value, row["epoch"])
+    def __init__(self, folder: Path) -> None:
+        """Begin anew: a run that goes on is told its earlier epochs once more."""
+        from torch.utils.tensorboard import SummaryWriter
+
+        shutil.rmtree(folder, ignore_errors=True)
+        self.writer = SummaryWriter(str(folder))
+
+    def add(self, row: dict[str, Any]) -> None:
+        """Every figure of a line of the log, and its scores by row."""
+        figures = {**{name: value for name, value in row.items() if isinstance(value, float)}, **row.get("rows", {})}
+        for name, value in figures.items():
+            self.writer.add_scalar(name, value, row["epoch"])
+        self.writer.flush()

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from geosam.datasets import DataOptions, LabelledData, open_labelled
 from geosam.errors import DatasetError, OutputError
 from geosam.finetune.options import TuneOptions
+from geosam.finetune.outcome import Tuned
+from geosam.finetune.publish import Board
 from geosam.finetune.ranks import Ranks
-from geosam.finetune.tune import Tuned, Tuner
+from geosam.finetune.tune import Tuner
 from geosam.models import load_model
 from geosam.options import ModelOptions
 from geosam.pipeline import at_working_gsd
@@ -25,6 +28,7 @@ def finetune(
     *,
     data: DataOptions | None = None,
     cache: str | Path | None = None,
+    tensorboard: bool = False,
     resume: bool = False,
     overwrite: bool = False,
     progress: StageProgress | None = None,
@@ -39,6 +43,7 @@ def finetune(
         options: How to tune.
         data: How to read the data set.
         cache: Where tiles are kept once encoded; None: ``out/tiles``. Runs on the same data may share it.
+        tensorboard: Write the log as events into ``out/tensorboard`` too, an epoch at a time.
         resume: Go on from ``state.pt``.
         overwrite: Replace an earlier run in ``out``.
         progress: Called with a stage, what is done of it, and how much it is.
@@ -55,7 +60,8 @@ def finetune(
     """
     options = TuneOptions() if options is None else options
     out = Path(out)
-    _check_out(out, resume, overwrite)
+    kept = Path(cache) if cache else out / "tiles"
+    _check_out(out, kept, resume, overwrite)
     labelled = open_labelled(dataset, data, at_working_gsd)
     _check_splits(labelled)
     settings = ModelOptions(name=model) if isinstance(model, str) else model
@@ -65,16 +71,23 @@ def finetune(
     if ranks.rank == 0:
         _make(out, resume)
     ranks.wait()
-    tuner = Tuner(labelled, loaded, base, options, out, ranks, Path(cache) if cache else out / "tiles")
+    tuner = Tuner(labelled, loaded, base, options, out, ranks, kept)
     tuner.warn = warn or tuner.warn
-    return tuner.run(resume=resume, progress=progress or (lambda stage, done, total: None))
+    try:
+        if tensorboard and ranks.rank == 0:
+            tuner.also_log = Board(out / "tensorboard").add
+        return tuner.run(resume=resume, progress=progress or (lambda stage, done, total: None))
+    finally:
+        with suppress(OSError):
+            out.rmdir()  # Only if it is empty: what was wrong with the data came up before anything was written.
 
 
-def _check_out(out: Path, resume: bool, overwrite: bool) -> None:
+def _check_out(out: Path, cache: Path, resume: bool, overwrite: bool) -> None:
     if not out.parent.is_dir():
         raise OutputError(f"the folder {out.parent} does not exist. Make it, or choose another --out.")
-    if out.is_file():
-        raise OutputError(f"{out} is a file. Give --out a folder.")
+    for path, option in ((out, "--out"), (cache, "--cache")):
+        if path.is_file():
+            raise OutputError(f"{path} is a file. Give {option} a folder.")
     if (out / "state.pt").exists() and not (resume or overwrite):
         raise OutputError(f"{out} holds a run already. Give --resume to go on, --overwrite to begin again.")
 
@@ -90,7 +103,10 @@ def _check_splits(data: LabelledData) -> None:
 
 
 def _make(out: Path, resume: bool) -> None:
-    out.mkdir(exist_ok=True)
-    if not resume:
-        for name in ("log.jsonl", "state.pt"):
-            (out / name).unlink(missing_ok=True)
+    try:
+        out.mkdir(exist_ok=True)
+        if not resume:
+            for name in ("log.jsonl", "state.pt"):
+                (out / name).unlink(missing_ok=True)
+    except OSError as error:
+        raise OutputError(f"{out} cannot be written ({error.strerror or error}). Choose another --out.") from None

@@ -29,8 +29,8 @@ def score(
     """Mean IoU of each row over some chips; chips of which nothing is known are left out.
 
     ``oracle`` is asked by points from the truth, ``auto`` by the coarse mask and its points as in
-    ``geosam segment``, ``none`` by nothing. The coarse mask is the colour rules', or, for a model
-    that finds water without a prompt, its own.
+    ``geosam segment``, ``none`` by nothing. The coarse mask is the colour rules', as ``--coarse auto`` has it of
+    red, green and blue.
 
     Returns:
         By row; ``none`` only for a model that understands it.
@@ -58,18 +58,20 @@ def masks(model: Any, store: Store, numbers: Sequence[int]) -> dict[str, list[Bo
     with torch.inference_mode():
         embeddings = embeddings_of(model, store.tensors(numbers, [0] * len(numbers)))
         found: dict[str, list[Bool]] = {}
-        guesses = [store.guess(n) for n in numbers]
+        found["coarse"] = [store.guess(n) for n in numbers]
         if "none" in model.understands:
-            found["none"] = guesses = _water(model, embeddings, [no_prompts()] * len(numbers))
-        found["coarse"] = guesses
-        if "none" in found:
-            asked = [_prompts(guess, n, dense=True) for n, guess in zip(numbers, guesses, strict=True)]
-        else:
-            asked = [store.once(f"auto {n}", partial(_prompts, store.guess(n), n, dense=True)) for n in numbers]
-        found["auto"] = _water(model, embeddings, asked)
+            found["none"] = _water(model, embeddings, [no_prompts()] * len(numbers))
+        found["auto"] = _water(model, embeddings, [_as_in_a_run(model, store, n) for n in numbers])
         asked = [store.once(f"oracle {n}", partial(_from_truth, store, n)) for n in numbers]
         found["oracle"] = _water(model, embeddings, asked)
         return found
+
+
+def _as_in_a_run(model: Any, store: Store, number: int) -> Prompts:
+    """As the reader of :mod:`geosam.predict` asks: where a guess gives no prompt, nothing, if the model knows that."""
+    prompts = store.once(f"auto {number}", lambda: _prompts(store.guess(number), number, dense=True))
+    unasked = len(prompts) == 0 and "none" in model.understands and store.guess(number).any()
+    return no_prompts() if unasked else prompts
 
 
 def _from_truth(store: Store, number: int) -> Prompts:

@@ -11,8 +11,9 @@ import hashlib
 import json
 import shutil
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -35,10 +36,12 @@ from geosam.prompts import Prompts
 UInt8 = NDArray[np.uint8]
 Progress = Callable[[int, int], None]
 
-VERSION = 2
+VERSION = 3
 """Of the layout on disk and of the way tiles are cut: a new one makes old caches be built again."""
 _SPARE_BYTES = 200 * 2**20
 _MOST_BAD = 0.05
+_WHAT = "signature.json"
+"""Says what lies in the folder; while a cache is made, only which files."""
 _AHEAD = 5
 """Batches whose images are cut while one is encoded: the first guess of a tile of 1024 px takes longer than that."""
 
@@ -86,10 +89,10 @@ class Store:
         notes: Why it had to be made again, and the images that were left out.
     """
 
-    def __init__(self, folder: Path, chips: Sequence[Chip], views: int, reused: bool, notes: Sequence[str]) -> None:
-        self.folder, self.chips, self.views, self.reused, self.notes = folder, tuple(chips), views, reused, list(notes)
-        names = sorted(path.stem for path in folder.glob("*.npy"))
-        loaded = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in names}
+    def __init__(self, folder: Path, kept: dict[str, Any], views: int, reused: bool, notes: Sequence[str]) -> None:
+        self.folder, self.views, self.reused, self.notes = folder, views, reused, list(notes)
+        self.chips = tuple(Chip(**chip) for chip in kept["chips"])
+        loaded = {name: np.load(folder / f"{name}.npy", mmap_mode="r") for name in kept["arrays"]}
         self.labels: NDArray[np.uint8] = loaded.pop("labels")
         self._guesses: NDArray[np.uint8] = loaded.pop("guesses")
         self.arrays: dict[str, NDArray[Any]] = loaded
@@ -173,18 +176,22 @@ def open_store(
         OutputError: The disk has no room for it.
     """
     signature = _signature(data, model, views, pixels)
-    kept = _kept(folder / "signature.json")
+    kept = _kept(folder / _WHAT)
+    other = "signature" in kept  # Without one it is what a run left that was killed while it made it.
+    note = f"the cache in {folder} is of other data, another model or other views: made again" if other else ""
     if kept.get("signature") == signature:
-        return Store(folder, [Chip(**chip) for chip in kept["chips"]], views, True, kept["bad"])
-    note = f"the cache in {folder} is of other data, another model or other views: made again" if kept else ""
+        try:
+            return Store(folder, kept, views, True, kept["bad"])
+        except (OSError, ValueError):  # A file is gone, or shorter than its header says.
+            note = f"the cache in {folder} is damaged: made again"
     builder = _Builder(data, model, folder, 1 if pixels else views, pixels, ranks)
     ranks.wait()  # Nobody writes before everybody has looked.
     builder.build(batch, progress or (lambda done, total: None))
+    made = {"arrays": builder.names, "chips": [vars(chip) for chip in builder.chips], "bad": builder.bad}
     if ranks.rank == 0:
-        kept = {"signature": signature, "chips": [vars(chip) for chip in builder.chips], "bad": builder.bad}
-        _write_json(folder / "signature.json", kept)
+        _write_json(folder / _WHAT, {"signature": signature, **made})
     ranks.wait()
-    return Store(folder, builder.chips, views, False, [*([note] if note else []), *builder.bad])
+    return Store(folder, made, views, False, [*([note] if note else []), *builder.bad])
 
 
 class _Builder:
@@ -222,7 +229,8 @@ class _Builder:
         if self.ranks.rank == 0:
             self._make_room()
         self.ranks.wait()
-        files = {path.stem: np.load(path, mmap_mode="r+") for path in self.folder.glob("*.npy")}
+        self.names = list(_kept(self.folder / _WHAT)["arrays"])
+        files = {name: np.load(self.folder / f"{name}.npy", mmap_mode="r+") for name in self.names}
         mine = range(self.ranks.rank, len(self.chips), self.ranks.world)
         done = 0
         with ThreadPoolExecutor(self.ranks.threads) as pool:
@@ -249,17 +257,29 @@ class _Builder:
         """Make the empty files, after asking the disk."""
         shapes = self._shapes()
         need = sum(int(np.prod(shape)) * np.dtype(kind).itemsize for shape, kind in shapes.values())
-        self.folder.mkdir(parents=True, exist_ok=True)
-        for old in (*self.folder.glob("*.npy"), self.folder / "signature.json"):
-            old.unlink(missing_ok=True)
-        free = shutil.disk_usage(self.folder).free
-        if need + _SPARE_BYTES > free:
+        with _told_of(self.folder):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._clear(shapes)
+            free = shutil.disk_usage(self.folder).free
+            if need + _SPARE_BYTES > free:
+                raise OutputError(
+                    f"the cache in {self.folder} needs {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
+                    "Give --cache a folder on a larger disk, or fewer --views."
+                )
+            _write_json(self.folder / _WHAT, {"arrays": list(shapes)})  # So that a run that is killed knows its own.
+            for name, (shape, kind) in shapes.items():
+                np.lib.format.open_memmap(self.folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+
+    def _clear(self, names: Collection[str]) -> None:
+        """Take out what an earlier cache left, and nothing else that lies there."""
+        kept, old = _kept(self.folder / _WHAT), _files(self.folder)
+        foreign = [path for name in names if (path := self.folder / f"{name}.npy") not in old and path.exists()]
+        if foreign and (not kept or "arrays" in kept):  # An older version did not write the names down.
             raise OutputError(
-                f"the cache in {self.folder} needs {need / 2**30:.1f} GiB and {free / 2**30:.1f} GiB are free. "
-                "Give --cache a folder on a larger disk, or fewer --views."
+                f"{foreign[0]} is there already, of no cache of geosam. Give --cache another or an empty folder."
             )
-        for name, (shape, kind) in shapes.items():
-            np.lib.format.open_memmap(self.folder / f"{name}.npy", mode="w+", dtype=kind, shape=shape)
+        for path in (*old, *foreign):
+            path.unlink(missing_ok=True)
 
     def _shapes(self) -> dict[str, tuple[tuple[int, ...], str]]:
         count, side = len(self.chips), self.side
@@ -313,7 +333,30 @@ def _kept(path: Path) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return {}
-    return found
+    return found if isinstance(found, dict) else {}
+
+
+def _files(folder: Path) -> list[Path]:
+    """The files of the cache in a folder."""
+    return [folder / _WHAT, *(folder / f"{name}.npy" for name in _kept(folder / _WHAT).get("arrays", ()))]
+
+
+@contextmanager
+def _told_of(folder: Path) -> Iterator[None]:
+    """Whatever the system says against a cache in a folder, as one line; nothing half-made stays."""
+    try:
+        yield
+    except OutputError:
+        raise
+    except OSError as error:
+        for path in _files(folder):
+            with suppress(OSError):
+                path.unlink(missing_ok=True)
+        with suppress(OSError):
+            folder.rmdir()  # Only if it is empty.
+        raise OutputError(
+            f"the cache in {folder} cannot be written ({error.strerror or error}). Give --cache another folder."
+        ) from None
 
 
 def _write_json(path: Path, values: dict[str, Any]) -> None:

@@ -8,7 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,11 @@ import torch
 from torch import Tensor, nn
 
 from geosam.datasets import LabelledData
-from geosam.errors import RunError
+from geosam.errors import DatasetError, RunError
 from geosam.finetune.lessons import Lesson, Lessons
 from geosam.finetune.memory import halved
 from geosam.finetune.options import TuneOptions
+from geosam.finetune.outcome import Tuned, chosen_by
 from geosam.finetune.ranks import Ranks
 from geosam.finetune.scoring import masks, score
 from geosam.finetune.sheet import spread, write_sheet
@@ -34,68 +35,13 @@ from geosam.finetune.tuned import (
     merged,
     save_state,
     save_tuned,
+    written,
 )
 
 StageProgress = Callable[[str, int, int], None]
 
 _STATE = ("average", "epoch", "best", "best_epoch", "best_weights", "stale", "before", "after")
 """What a run knows besides weights and optimizer."""
-
-
-@dataclass
-class Tuned:
-    """What a tuning run came to.
-
-    Attributes:
-        folder: Give it to ``--model``.
-        before, after: Mean IoU by row on the validation tiles, of the untouched model and of the best epoch.
-        test_before, test_after: The same on the test split; empty if the data have none.
-        best_epoch: From 1.
-        epochs: How many were run.
-        notes: What a person should know.
-    """
-
-    folder: Path
-    before: dict[str, float]
-    after: dict[str, float]
-    best_epoch: int
-    epochs: int
-    seconds: float
-    test_before: dict[str, float] = field(default_factory=dict)
-    test_after: dict[str, float] = field(default_factory=dict)
-    notes: list[str] = field(default_factory=list)
-
-    speaks: bool = True
-    """Whether this process, of several, is the one that reports."""
-
-    def report(self, notes: bool = True) -> list[str]:
-        """Lines for a person: both models' scores, and ``notes`` of what was chosen and what went otherwise."""
-        lines = [f"note: {note}" for note in self.notes] if notes else []
-        for split, before, after in (
-            ("validation", self.before, self.after),
-            ("test", self.test_before, self.test_after),
-        ):
-            lines += [_line(split, row, before[row], after[row]) for row in before if row in after and row != "coarse"]
-        lines.append(f"{self.folder}: best of {self.epochs} epochs was {self.best_epoch}; {self.seconds:.0f} s in all")
-        if self.worse:
-            lines.append(
-                "note: the tuned model is worse than the untouched one on the validation tiles; keep the old one"
-            )
-        return lines
-
-    @property
-    def worse(self) -> bool:
-        """Whether the tuned model scores below the untouched one."""
-        return chosen_by(self.after) < chosen_by(self.before)
-
-
-def chosen_by(rows: dict[str, float]) -> float:
-    """The figure that chooses an epoch: the mean of automatic and oracle prompts."""
-    return (rows["auto"] + rows["oracle"]) / 2
-
-
-def _line(split: str, row: str, before: float, after: float) -> str:
-    return f"{split}  {row:<7} mean IoU {before:.3f} untouched, {after:.3f} tuned ({after - before:+.3f})"
 
 
 @dataclass(frozen=True)
@@ -124,6 +70,7 @@ class Tuner:
         self.notes: list[str] = []
         self.chose = bool(getattr(model, "chooses", False))
         self.warn: Callable[[str], object] = lambda line: None
+        self.also_log: Callable[[dict[str, Any]], object] = lambda row: None
         self.filled_in = filled_in
 
     def note(self, line: str) -> None:
@@ -144,7 +91,9 @@ class Tuner:
         self.train_numbers = self.store.of_split("train")
         self.weights = [self.data.splits["train"][self.store.chips[n].tile].weight for n in self.train_numbers]
         self.checked = self.store.of_split("validation")
+        self._look_at_labels()
         if not self.before:
+            self._choose(True)
             self.before = self.after = self._score(self.checked, progress)
         while self.epoch < self.options.epochs and self.stale < self.options.patience:
             self._one_epoch(progress)
@@ -164,7 +113,8 @@ class Tuner:
             self.note(line)
         choose_weights(self.model.module, self.options.train, self.options.lora_rank)
         more = {"none": self.options.learn_none, "mask": self.options.learn_dense}
-        self.model.understands = frozenset({*self.model.understands, *(kind for kind, yes in more.items() if yes)})
+        self.understood = self.model.understands
+        self.taught = frozenset({*self.understood, *(kind for kind, yes in more.items() if yes)})
         self.lessons = Lessons(self.model, self.store, self.options, self.suits, self.ranks.threads)
         self.untouched = deepcopy(learned_state(self.model.module))
         self.average = deepcopy(self.untouched) if self.options.ema else None
@@ -197,8 +147,23 @@ class Tuner:
         self._log({**means, **vars(self.suits), **spent, "rows": rows})
         self._keep_state()
 
+    def _look_at_labels(self) -> None:
+        """Stop where the labels say nothing, and tell where they say that there is no water at all."""
+        labels = self.store.labels
+        for split, numbers in (("training", self.train_numbers), ("validation", self.checked)):
+            if not numbers:
+                raise DatasetError(f"none of the {split} images can be read. Mend them, or give others.")
+            if all((labels[n] == 128).all() for n in numbers):
+                raise DatasetError(
+                    f"the labels of the {split} tiles say nothing: every pixel is to be ignored. Check --ignore-value, "
+                    "and that the labels are those of these images."
+                )
+        if not any((labels[n] == 255).any() for n in self.train_numbers):
+            self.note("no training tile has any water. Check --water-ids, and that 255, or 1, is water in the labels")
+
     def _choose(self, untouched: bool) -> None:
-        """Have the model answer points as it will once it is loaded: river-tiny has two ways."""
+        """Have the model asked, and answer points, as it will once it is loaded: river-tiny has two ways."""
+        self.model.understands = self.understood if untouched else self.taught
         if hasattr(self.model, "chooses"):
             self.model.chooses = self.chose and (untouched or TUNED_CHOOSES)
 
@@ -296,8 +261,10 @@ class Tuner:
 
     def _log(self, row: dict[str, Any]) -> None:
         if self.ranks.rank == 0:
-            with (self.out / "log.jsonl").open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"epoch": self.epoch, **row}) + "\n")
+            row = {"epoch": self.epoch, **row}
+            with written(self.out / "log.jsonl"), (self.out / "log.jsonl").open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+            self.also_log(row)
 
     def _cut_log(self) -> None:
         """Take out what a run that was killed wrote after the state that is gone on from."""
@@ -306,6 +273,8 @@ class Tuner:
             lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if self.before else []
             kept = [line for line in lines if line.endswith("\n") and json.loads(line)["epoch"] <= self.epoch]
             path.write_text("".join(kept), encoding="utf-8")
+            for line in kept:
+                self.also_log(json.loads(line))
 
     def _keep_state(self) -> None:
         if self.ranks.rank == 0:
@@ -324,12 +293,19 @@ class Tuner:
         """What must be the same for a run to go on."""
         return json.dumps([self.data.signature, self.base_sha256, self.options.model_dump(mode="json")])
 
+    def _differs(self, signature: str) -> str:
+        """What another run had that this one has not."""
+        (data, base, before), (mine, own, now) = json.loads(signature), json.loads(self._signature())
+        told = [f"{name} {before.get(name)}, not {value}" for name, value in now.items() if before.get(name) != value]
+        told += ["other data"] * (data != mine) + ["another base model"] * (base != own)
+        return "; ".join(told)
+
     def _resume(self) -> None:
         state = load_state(self.out / "state.pt")
         if state["signature"] != self._signature():
             raise RunError(
-                f"{self.out} is of a run with other data, options or base model, so it cannot go on. "
-                "Give the same options as before, or another --out."
+                f"{self.out} is of a run with {self._differs(state['signature'])}, so it cannot go on. "
+                "Give the same as before, or another --out."
             )
         self.model.module.load_state_dict(state["weights"], strict=False)
         self.optimizer.load_state_dict(state["optimizer"])
@@ -348,7 +324,8 @@ class Tuner:
             tuned.test_after = self._score(test, progress) if test else {}
             after = masks(self.model, self.store, shown)["auto"]
         if self.ranks.rank == 0:
-            write_sheet(self.out / "validation.png", self.data, self.store, shown, before, after)
+            with written(self.out / "validation.png"):
+                write_sheet(self.out / "validation.png", self.data, self.store, shown, before, after)
 
 
 class _Swapped:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -102,7 +104,7 @@ def save_tuned(folder: Path, weights: Mapping[str, Tensor], notes: Mapping[str, 
     Raises:
         OutputError: They cannot be written.
     """
-    try:
+    with written(folder):
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{TUNED_FILE}.part"
         save_file({name: value.contiguous().float().cpu() for name, value in weights.items()}, part)
@@ -110,16 +112,35 @@ def save_tuned(folder: Path, weights: Mapping[str, Tensor], notes: Mapping[str, 
         part = folder / f"{TUNED_NOTES}.part"
         part.write_text(json.dumps(notes, indent=1), encoding="utf-8")
         part.replace(folder / TUNED_NOTES)
-    except OSError as error:
-        raise OutputError(f"{folder} cannot be written ({error}). Free space or choose another --out.") from None
     return folder
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Write what a run needs to go on: whole or not at all."""
+    """Write what a run needs to go on: whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     part = path.with_suffix(".part")
-    torch.save(state, part)
-    part.replace(path)
+    with written(path):
+        torch.save(state, part)
+        part.replace(path)
+
+
+@contextmanager
+def written(path: Path) -> Iterator[None]:
+    """A disk that is full, or any other fault of writing a file or into a folder, as one line.
+
+    Raises:
+        OutputError: It cannot be written; half-written files are taken away.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:  # torch and safetensors have writers of their own.
+        for part in (*path.parent.glob(f"{path.stem}.part*"), *path.glob("*.part")):
+            part.unlink(missing_ok=True)
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error).partition("\n")[0]
+        raise OutputError(f"{path} cannot be written ({reason}). Free space and go on with --resume.") from None
 
 
 def load_state(path: Path) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +25,8 @@ position terms of every query by row (n, t, h) and by column (n, t, w) to (n, t,
 Encode = Callable[[Any, Tensor], Tensor]
 """From transformers' ``SamVisionEncoder`` and normalised images, float (B, 3, S, S), to image embeddings, float
 (B, 256, S/16, S/16). Adapters in the encoder's layers are heeded."""
+
+Encoded = TypeVar("Encoded")
 
 _SCORES_A_THREAD = 1 << 19
 """Scores that a CPU thread holds at once: 2 MB in float32, which stay in the cache. Half and twice as many cost within
@@ -51,13 +53,13 @@ def compiled_encode(device: torch.device) -> Encode:
     return FirstThatWorks([*ways, plain_encode(device)])
 
 
-class FirstThatWorks:
+class FirstThatWorks(Generic[Encoded]):
     """Ways to encode, the best first; one that raises is not tried again."""
 
-    def __init__(self, ways: Sequence[Encode]) -> None:
+    def __init__(self, ways: Sequence[Callable[[Any, Tensor], Encoded]]) -> None:
         self.ways = list(ways)
 
-    def __call__(self, encoder: Any, pixels: Tensor) -> Tensor:
+    def __call__(self, encoder: Any, pixels: Tensor) -> Encoded:
         """Encode; see :data:`Encode`."""
         while len(self.ways) > 1:
             try:

@@ -97,7 +97,8 @@ def _compile(model: Any) -> None:
     if hasattr(model, "compile"):
         model.compile()
     else:
-        warnings.warn(f"--compile: {model.name} is not compiled, only SAM and SAM-HQ are", RuntimeWarning, stacklevel=3)
+        told = f"--compile: {model.name} is not compiled, only SAM, SAM-HQ and river-tiny are"
+        warnings.warn(told, RuntimeWarning, stacklevel=3)
 
 
 def _load(name: str, device: torch.device, dtype: torch.dtype) -> PromptableModel:

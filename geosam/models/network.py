@@ -6,7 +6,7 @@ differs is in :class:`TinySamConfig`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -79,7 +79,7 @@ class TinySam(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
-    def encode(self, images: Tensor, encoder: nn.Module | None = None) -> Features:
+    def encode(self, images: Tensor, encoder: Callable[[Tensor], Features] | None = None) -> Features:
         """Features of 8-bit RGB tiles, uint8 or float 0..255 (B, 3, H, W), H and W multiples of 32.
 
         ``encoder`` stands in for the network's own, such as a faster copy of it.

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,6 +18,7 @@ from torch import Tensor
 
 from geosam.errors import ModelError
 from geosam.models.asked import bodies_asked
+from geosam.models.attention import FirstThatWorks
 from geosam.models.checkpoint import check_fit, read_metadata, read_tensors, sha256_of
 from geosam.models.device import autocast, to_device
 from geosam.models.efficientnet import EfficientNetLite
@@ -52,6 +56,11 @@ class _Body:
         return len(self.labels) == 0 and self.mask is None
 
 
+def _through(encoder: Any, pixels: Tensor) -> Features:
+    features: Features = encoder(pixels)
+    return features
+
+
 class TinyModel:
     """A :class:`~geosam.models.protocol.PromptableModel` on a :class:`TinySam`.
 
@@ -69,6 +78,7 @@ class TinyModel:
             network.image_encoder.backbone = reparameterize_model(network.image_encoder.backbone)
         self.network = network.to(device).to(memory_format=torch.channels_last)
         self._folded = Folded(self.network.image_encoder)
+        self._run: Callable[[Any, Tensor], Features] = _through
         self.name, self.sha256, self.device, self.dtype = name, sha256, device, dtype
         self.threshold = config.threshold
         self.magnify = config.magnify
@@ -97,10 +107,14 @@ class TinyModel:
         """The network itself, for those who train it."""
         return self.network
 
+    def compile(self) -> None:
+        """Have the encoder compiled at its first batch; where the compiler fails, it runs as it is, with a warning."""
+        self._run = FirstThatWorks([torch.compile(_through), _through])
+
     @torch.inference_mode()
     def embed(self, images: Tensor) -> Features:
         """Encode tiles, uint8 (B, 3, tile_px, tile_px) as RGB; smaller ones by multiples of :attr:`step_px`."""
-        return self._encode(images, self._folded())
+        return self._encode(images, partial(self._run, self._folded()))
 
     def _takes(self, side: int) -> bool:
         smaller = self.step_px is not None and 0 < side < self.tile_px and side % self.step_px == 0
@@ -110,7 +124,7 @@ class TinyModel:
         """As :meth:`embed`, with gradients where the weights want them."""
         return self._encode(images, None)
 
-    def _encode(self, images: Tensor, encoder: torch.nn.Module | None) -> Features:
+    def _encode(self, images: Tensor, encoder: Callable[[Tensor], Features] | None) -> Features:
         if images.dtype != torch.uint8 or images.shape[1:2] != (3,) or not all(map(self._takes, images.shape[2:])):
             raise ValueError(f"tiles must be uint8 (B, 3, {self.tile_px}, {self.tile_px}), got {tuple(images.shape)}")
         seen = to_device(images, self.device)
@@ -206,12 +220,13 @@ class TinyModel:
 
     def _asked(self, water: Tensor, group: Sequence[_Body]) -> Tensor:
         """Of the logits of all water, float32 (n, 1, h, w), the bodies that points and boxes ask for."""
-        planes, found = water[:, 0].cpu().numpy(), []
+        level = math.log(self.threshold / (1 - self.threshold))  # Bodies are told apart where the masks will be cut.
+        planes, found = water[:, 0].cpu().numpy() - np.float32(level), []
         for plane, body in zip(planes, group, strict=True):
             corners = body.points[body.labels >= 2]
             box = corners.reshape(4) if len(corners) else None
             found.append(bodies_asked(plane, body.points, body.labels, 4 / self.magnify, box))
-        return torch.from_numpy(np.stack(found))[:, None].to(water.device)
+        return torch.from_numpy(np.stack(found) + np.float32(level))[:, None].to(water.device)
 
     def _low(self, features: Features, group: Sequence[_Body], masks: Sequence[int] = (0,)) -> tuple[Tensor, Tensor]:
         """Logits float32 (n, M, input_px/4, input_px/4) and predicted IoUs (n, M) of n bodies of one kind."""

@@ -6,13 +6,16 @@ normalised. With C = 256 channels and R = 56, to project x once for all points, 
 the multiplications of projecting the sum, and N x C numbers of every point need not go to memory and back. The norm's
 variance follows from the same products: |x + A' U|^2 = |x|^2 + A . (2 U x + U U' A).
 
-Written for P points; N tokens of the image, C channels, T tokens of a point, H heads of d channels, D = H d.
+Written for P points; N tokens of the image, C channels, T tokens of a point, H heads of d channels, D = H d. Maps have
+their points after their tokens, (H, T, P, N): what all points share is then one product a head, not one of few rows for
+every point, and those of one point are still the rows of a matrix.
 Source: Kirillov et al. (2023), Segment Anything, appendix A, for the transformer.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,16 +34,19 @@ def through(heads: Tensor, by_head: Tensor) -> Tensor:
 
 
 def times(heads: Tensor, known: Tensor, out: Tensor) -> Tensor:
-    """Products of heads (P, H, T, d) with what all points share, (H, d, N), in ``out``, (P, H, T, N)."""
-    places = known.expand(len(heads), -1, -1, -1).flatten(0, 1)  # Copied for several points only.
-    torch.bmm(heads.flatten(0, 1), places, out=out.flatten(0, 1))
+    """Products of heads (P, H, T, d) with what all points share, (H, d, N), in ``out``, (H, T, P, N)."""
+    torch.bmm(_side_by_side(heads), known, out=out.flatten(1, 2))
     return out
 
 
+def _side_by_side(heads: Tensor) -> Tensor:
+    """Heads of all points, (P, H, T, d), as (H, T * P, d)."""
+    return heads.permute(1, 2, 0, 3).flatten(1, 2)
+
+
 def softmax_(x: Tensor, dim: int) -> Tensor:
-    """Softmax in place; twice as fast as torch's own along an axis of a few."""
-    x.sub_(x.amax(dim, keepdim=True)).exp_()
-    return x.div_(x.sum(dim, keepdim=True))
+    """Softmax in place."""
+    return torch.softmax(x, dim, out=x)
 
 
 class Room:
@@ -93,6 +99,8 @@ class Projection:
         """(H, 1, d) both."""
         self.positions = None if positions is None else (weight @ positions.T + constant[:, None]).view_as(self.x)
         """(H, d, N)."""
+        if positions is None:  # Is only ever multiplied from the other side.
+            self.x = self.x.transpose(1, 2).contiguous().transpose(1, 2)
 
 
 @dataclass(frozen=True)
@@ -101,13 +109,13 @@ class Unmade:
 
     before: Before
     maps: Tensor
-    """(P, M, N): M = R after the first update, 2 R after the second."""
+    """(M, P, N): M = R after the first update, 2 R after the second."""
     own: Tensor
     """(P, M, C)."""
     inverse: Tensor
-    """One over the standard deviation, (P, 1, N)."""
+    """One over the standard deviation, (P, N)."""
     scale: Tensor | None
-    """(P, 1, N); None: 1, and k is 0."""
+    """(P, N); None: 1, and k is 0."""
 
     @classmethod
     def of(cls, before: Before, maps: Tensor, own: Tensor, shared: Tensor, scale: Tensor | None = None) -> Unmade:
@@ -115,51 +123,74 @@ class Unmade:
 
         Args:
             before: What the points share.
-            maps: (P, M, N).
+            maps: (M, P, N).
             own: (P, M, C), centred.
-            shared: Products of ``own`` with x, (P, M, N); is overwritten.
-            scale: Of x, (P, 1, N).
+            shared: Twice the products of ``own`` with x, (M, P, N); is overwritten.
+            scale: Of x, (P, N).
         """
         total = before.square
-        shared.mul_(2) if scale is None else shared.mul_(2 * scale)
-        terms = shared.baddbmm_(own @ own.transpose(1, 2), maps)
         if scale is not None:
-            terms += 2 * (own @ before.k)[..., None]
+            shared.mul_(scale)
             total = (before.square * scale + before.cross) * scale + before.constant
-        total = total + terms.mul_(maps).sum(dim=1, keepdim=True)
+            total += ((2 * own @ before.k)[:, None] @ maps.transpose(0, 1))[:, 0]
+        _add_squares(shared, own, maps)
+        total = total + shared.mul_(maps).sum(dim=0)
         mean = (total / own.shape[-1]).clamp_(min=0)  # Of a constant image rounding may leave less.
         return cls(before, maps, own, mean.add_(before.norm.eps).rsqrt_(), scale)
 
-    def take(self, which: Tensor) -> Unmade:
-        """Those of some of the points, bool (P,)."""
-        scale = None if self.scale is None else self.scale[which]
-        return Unmade(self.before, self.maps[which], self.own[which], self.inverse[which], scale)
-
-    def scores(self, heads: Tensor, layer: Projection, out: Tensor) -> Tensor:
-        """Products of heads, (P, H, T, d), with the image by a layer with positions, in ``out``, (P, H, T, N)."""
-        rows = times(heads, layer.x, out).flatten(1, 2)
-        if self.scale is not None:
-            rows.mul_(self.scale).add_((heads * layer.k).sum(dim=-1).flatten(1)[..., None])
-        rows.baddbmm_(through(heads, layer.weight) @ self.own.transpose(1, 2), self.maps).mul_(self.inverse)
-        assert layer.positions is not None
-        places = layer.positions.expand(len(heads), -1, -1, -1).flatten(0, 1)
-        out.flatten(0, 1).baddbmm_(heads.flatten(0, 1), places)
-        return out
-
-    def seen(self, weights: Tensor, layer: Projection) -> Tensor:
-        """What tokens see of the image by a layer: (P, H, T, d).
+    def scores(self, heads: Tensor, whose: Sequence[int] | None, layer: Projection, out: Tensor) -> Tensor:
+        """Products with the image by a layer with positions.
 
         Args:
-            weights: By token and head, (P, H, T, N), each summing to one; is overwritten.
+            heads: Of Q questions, (Q, H, T, d).
+            whose: The point whose image each is about, Q numbers; None: Q = P, each about its own.
+            layer: Has positions.
+            out: (H, T, Q, N), is filled and given back.
+        """
+        rows = times(heads, layer.x, out).flatten(0, 1)
+        if self.scale is not None:
+            rows.mul_(self._of(self.scale, whose)).add_((heads * layer.k).sum(dim=-1).flatten(1).T[..., None])
+        mixed = through(heads, layer.weight) @ self._of(self.own, whose).transpose(1, 2)
+        if whose is None:
+            rows.transpose(0, 1).baddbmm_(mixed, self.maps.transpose(0, 1))
+        for number, point in enumerate(whose or ()):  # Without a copy of their maps.
+            rows[:, number].addmm_(mixed[number], self.maps[:, point])
+        rows.mul_(self._of(self.inverse, whose))
+        assert layer.positions is not None
+        out.flatten(1, 2).baddbmm_(_side_by_side(heads), layer.positions)
+        return out
+
+    def seen(self, weights: Tensor, whose: Sequence[int] | None, layer: Projection) -> Tensor:
+        """What is seen of the image by a layer, (Q, H, T, d).
+
+        Args:
+            weights: By head, token and question, (H, T, Q, N), each summing to one; is overwritten.
+            whose: As in :meth:`scores`.
             layer: Has no positions.
         """
-        count, heads, tokens, _ = weights.shape
-        rows = weights.flatten(1, 2).mul_(self.inverse)
-        by_map = (rows @ self.maps.transpose(1, 2)).view(count, heads, tokens, -1)
-        own = (self.own @ layer.weight.flatten(0, 1).T).view(count, -1, heads, layer.weight.shape[1])
-        found: Tensor = torch.einsum("phtm,pmhd->phtd", by_map, own) + layer.constant
+        heads, tokens, count, _ = weights.shape
+        rows = weights.flatten(0, 1).mul_(self._of(self.inverse, whose))
+        if whose is None:
+            by_map = rows.transpose(0, 1) @ self.maps.permute(1, 2, 0)
+        else:
+            by_map = torch.stack([rows[:, number] @ self.maps[:, point].T for number, point in enumerate(whose)])
+        own = (by_map @ self._of(self.own, whose)).view(count, heads, tokens, -1)
+        found: Tensor = torch.einsum("qhtc,hdc->qhtd", own, layer.weight) + layer.constant
         if self.scale is not None:
-            found += weights.sum(dim=-1, keepdim=True) * layer.k
-            rows.mul_(self.scale)
-        found += torch.matmul(weights, layer.x.transpose(1, 2))
-        return found
+            found += weights.sum(dim=-1).permute(2, 0, 1)[..., None] * layer.k
+            rows.mul_(self._of(self.scale, whose))
+        shared = (weights.flatten(1, 2) @ layer.x.transpose(1, 2)).view(heads, tokens, count, -1)
+        return found.add_(shared.permute(2, 0, 1, 3))
+
+    def _of(self, part: Tensor, whose: Sequence[int] | None) -> Tensor:
+        """A part of the points asked about."""
+        return part if whose is None else part[list(whose)]
+
+
+def _add_squares(terms: Tensor, own: Tensor, maps: Tensor) -> None:
+    """Add to terms, (M, P, N), what makes their products with the maps, in sum, greater by A' U U' A, U (P, M, C)."""
+    gram, half = own @ own.transpose(1, 2), len(maps) // 2
+    upper = torch.cat([gram[:, :half, :half], 2 * gram[:, :half, half:]], dim=2)  # A quarter less to multiply.
+    points = maps.transpose(0, 1)
+    terms[:half].transpose(0, 1).baddbmm_(upper, points)
+    terms[half:].transpose(0, 1).baddbmm_(gram[:, half:, half:], points[:, half:])

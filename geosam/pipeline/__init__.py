@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from geosam.errors import SceneError
 from geosam.mosaic import Mosaic
 from geosam.options import RiverOptions, SegmentOptions, VectorOptions
 from geosam.pipeline.guess import at_working_gsd, check_asked, first_guess, guess_needed
@@ -41,7 +42,8 @@ class Rivers:
     polygons: gpd.GeoDataFrame
     """One water body a row in the scene's CRS: id, area_m2, perimeter_m, probability, scene, model."""
     report: dict[str, Any]
-    """Tiles, seconds a stage, device, memory, model, coarse mask, warnings, options; plain JSON values."""
+    """Tiles, seconds a stage, device, memory, model, coarse mask, warnings, options; plain JSON values. Where products
+    could not be made of the polygons, ``products_unmade`` says why."""
 
     @property
     def failed_tiles(self) -> int:
@@ -141,10 +143,13 @@ def _run(
         _write_rasters(mosaic, outputs, threshold)
         if outputs.vector is not None:
             write_rivers(rivers, outputs.vector, overwrite)
+    unmade = None
     if outputs.products is not None:
         with clock.stage("products"):
-            write_network(rivers, outputs.products, overwrite, scene.gsd_m)
-    facts = report_of(scene, model, coarse, given, tiles, rivers, options, threshold, clock)
+            unmade = write_network(rivers, outputs.products, overwrite, scene.gsd_m)
+    facts = {
+        **report_of(scene, model, coarse, given, tiles, rivers, options, threshold, clock), "products_unmade": unmade
+    }  # fmt: skip
     if outputs.report is not None:
         write_json(outputs.report, facts)
     return Rivers(rivers, facts)
@@ -152,8 +157,10 @@ def _run(
 
 def write_network(
     water: gpd.GeoDataFrame | Path, path: Path, overwrite: bool = False, gsd_m: float | None = None
-) -> None:
-    """Write centrelines, widths, reaches and islands of polygons that a run found.
+) -> str | None:
+    """Write centrelines, widths, reaches and islands of polygons that a run found, if they can be made of these.
+
+    The polygons are what a run was for, and may have taken hours: they stand, whatever becomes of the products.
 
     Args:
         water: The polygons, or the file that holds them.
@@ -162,13 +169,22 @@ def write_network(
         gsd_m: Size of the pixels that they were traced from, since simplified outlines do not tell; None or NaN:
             read from the outlines.
 
+    Returns:
+        None, or in one line why there are none: the water is noise.
+
     Raises:
         OutputError: The file cannot be written.
     """
     from geosam.rivers import river_products
 
     known = gsd_m if gsd_m is not None and np.isfinite(gsd_m) else None
-    river_products(water, RiverOptions(gsd_m=known), out=path, overwrite=overwrite)
+    try:
+        river_products(water, RiverOptions(gsd_m=known), out=path, overwrite=overwrite)
+    except SceneError as error:
+        earlier = f" {path} is still that of an earlier run." if path.exists() else ""
+        reason = str(error).replace("the table", "the water", 1)
+        return f"{path} was not made, but the polygons were: {reason}{earlier}"
+    return None
 
 
 def without_specks(options: VectorOptions, scene: Scene) -> VectorOptions:

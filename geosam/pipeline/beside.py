@@ -7,7 +7,8 @@ from typing import Any
 
 from geosam.catalogue import check_item, write_item
 from geosam.pipeline.many import Batch
-from geosam.vector.style import write_style
+from geosam.vector.shades import MASK, PROBABILITY
+from geosam.vector.style import WATER, Style, style_path, write_style
 
 
 def check_items(out: str | Path, overwrite: bool) -> None:
@@ -21,9 +22,18 @@ def check_items(out: str | Path, overwrite: bool) -> None:
 
 
 def put_styles(batch: Batch) -> list[Path]:
-    """A QGIS style beside every file of polygons that has none. Returns the new ones."""
-    found = dict.fromkeys(batch.written.values())
-    return [style for style in map(write_style, found) if style is not None]
+    """A QGIS style beside every file of polygons and every raster of a run that has none. Returns the new ones."""
+    drawn: list[tuple[Path, Style]] = [
+        *((path, WATER) for path in dict.fromkeys(batch.written.values())),
+        *((path, PROBABILITY) for path in batch.probabilities),
+        *((path, MASK) for path in batch.masks),
+    ]
+    # By the style's own path: rivers.geojson and rivers.tif have one file for both.
+    styles: dict[Path, tuple[Path, list[Style]]] = {}
+    for path, style in drawn:
+        styles.setdefault(style_path(path), (path, []))[1].append(style)
+    written = [write_style(path, *both) for path, both in styles.values()]
+    return [style for style in written if style is not None]
 
 
 def put_items(

@@ -38,11 +38,26 @@ class Batch:
     """The polygons' file by input."""
     kept: list[Path] = field(default_factory=list)
     """Files that an earlier run had finished, which ``resume`` left as they are."""
+    probabilities: list[Path] = field(default_factory=list)
+    """Rasters of the probability of water."""
+    masks: list[Path] = field(default_factory=list)
+    """Rasters of water."""
+    unmade: list[str] = field(default_factory=list)
+    """Products that could not be made of the polygons, a line each that says why."""
 
     @property
     def failed(self) -> bool:
-        """Whether an input or a tile failed."""
-        return bool(self.bad) or any(report["tiles"]["failed"] for report in self.done.values())
+        """Whether an input, a tile or a product failed."""
+        return bool(self.bad or self.unmade) or any(report["tiles"]["failed"] for report in self.done.values())
+
+    def note_rasters(self, probability: str | Path | None, mask: str | Path | None) -> None:
+        """Keep the names of the rasters of one scene."""
+        self.probabilities += [] if probability is None else [Path(probability)]
+        self.masks += [] if mask is None else [Path(mask)]
+
+    def note_unmade(self, reason: str | None) -> None:
+        """Keep why products could not be made; None: they were, or nobody asked for them."""
+        self.unmade += [] if reason is None else [reason]
 
     def lines(self) -> Iterator[str]:
         """A line for each input that is done: file, water found, work, time."""
@@ -103,13 +118,18 @@ def segment_many(
             machines=machines,
         )  # fmt: skip
         name = stack_title(found[0].path)
-        return _told(Batch({name: result.report}, {}, {name: Path(out)}), tell)
+        batch = Batch({name: result.report}, written={name: Path(out)})
+        batch.note_rasters(probability, mask)
+        batch.note_unmade(result.report["products_unmade"])
+        return _told(batch, tell)
     network = None if products is None else Path(products)
     work = _Work(found, options, Path(out), network, overwrite, resume, progress, machines)
     work.check(folder, probability, mask, report)
     batch = work.into_folder(probability, mask) if folder else work.into_one_file(probability, mask)
     if report is not None:
-        write_json(Path(report), {"scenes": list(batch.done.values()), "bad": batch.bad})
+        write_json(
+            Path(report), {"scenes": list(batch.done.values()), "bad": batch.bad, "products_unmade": batch.unmade}
+        )
     return _told(batch, tell)
 
 
@@ -199,10 +219,10 @@ class _Work:
         kept = [job for job in jobs if self.resume and not self.overwrite and job.out.exists()]
         batch = Batch(kept=[job.out for job in kept])
         for job in kept:
-            self._network(job, job.out)
+            self._network(batch, job, job.out)
         for job, result in self._each(batch, [job for job in jobs if job not in kept]):
             batch.written[stack_title(job.source)] = job.out
-            self._network(job, result.polygons, result.report["gsd_m"])
+            self._network(batch, job, result.polygons, result.report["gsd_m"])
         return batch
 
     def into_one_file(self, probability: str | Path | None, mask: str | Path | None) -> Batch:
@@ -223,7 +243,7 @@ class _Work:
             rivers = _one_table(tables)
             write_rivers(rivers, self.out, self.overwrite)
             if self.products is not None:
-                write_network(rivers, self.products, self.overwrite)
+                batch.note_unmade(write_network(rivers, self.products, self.overwrite))
             shutil.rmtree(parts, ignore_errors=True)
         return batch
 
@@ -235,12 +255,12 @@ class _Work:
         out = folder / f"{stem}{suffix}"
         return SceneJob(source.path, source.name, out, first, second, None, self.overwrite, self.resume)
 
-    def _network(self, job: SceneJob, water: gpd.GeoDataFrame | Path, gsd_m: float | None = None) -> None:
+    def _network(self, batch: Batch, job: SceneJob, water: gpd.GeoDataFrame | Path, gsd_m: float | None = None) -> None:
         """Write the products of one scene, unless ``resume`` finds them there."""
         if self.products is not None:
             path = self.products / f"{job.out.stem}.gpkg"
             if self.overwrite or not path.exists():
-                write_network(water, path, self.overwrite, gsd_m)
+                batch.note_unmade(write_network(water, path, self.overwrite, gsd_m))
 
     def _each(self, batch: Batch, jobs: list[SceneJob]) -> Iterator[tuple[SceneJob, Rivers]]:
         """Run the scenes, in order as far as the results go; bad ones go to the batch's list."""
@@ -248,6 +268,7 @@ class _Work:
         for job, outcome in zip(jobs, outcomes, strict=True):
             if isinstance(outcome, Rivers):
                 batch.done[stack_title(job.source)] = outcome.report
+                batch.note_rasters(job.probability, job.mask)
                 yield job, outcome
             else:
                 batch.bad[stack_title(job.source)] = str(outcome)
@@ -279,6 +300,8 @@ def _told(batch: Batch, tell: Callable[[str], None]) -> Batch:
             tell(f"{name}: {warning}")
         if report["tiles"]["failed"]:
             tell(f"{name}: {report['tiles']['failed']} tiles failed and are nodata. First: {report['failures'][0]}")
+    for reason in batch.unmade:
+        tell(reason)
     for name, reason in batch.bad.items():
         tell(reason if name in reason else f"{name}: {reason}")
     return batch

@@ -25,7 +25,6 @@ from geosam.plot.drawing import (
     RIVER,
     coloured,
     draw_water,
-    extent,
     fill,
     scatter,
 )
@@ -98,12 +97,13 @@ def probability(scene: Scene | str | Path, raster: str | Path, *, max_side_px: i
         max_side_px: Longest side that is read, in pixels.
     """
     small = look(scene, max_side_px)
-    (canvas,) = canvases(small, [small.name], grey=True)
+    (canvas,) = canvases(small, [small.name], grey=True, bar=True)
     values = values_of(small, raster)
     shown = np.ma.masked_invalid(values)
-    opacity = np.where(np.isfinite(values), 0.15 + 0.75 * np.nan_to_num(values), 0.0)
-    image = canvas.axes.imshow(shown, cmap="viridis", vmin=0, vmax=1, alpha=opacity, extent=extent(small))
-    canvas.figure.colorbar(image, ax=canvas.axes, label="probability of water", shrink=0.7)
+    # Pale where it is dry: a dark veil over the whole ortho would hide it.
+    opacity = np.where(np.isfinite(values), 0.25 + 0.65 * np.nan_to_num(values), 0.0)
+    image = canvas.show(shown, cmap="YlGnBu", vmin=0, vmax=1, alpha=opacity)
+    canvas.bar(image, "probability of water")
     return canvas.figure
 
 
@@ -131,7 +131,7 @@ def error(scene: Scene | str | Path, rivers: Layer, truth: Layer, *, max_side_px
     canvas.legend(
         [fill(canvas, where, colour, name, alpha=0.75, like=large) for name, (where, colour) in parts.items()]
     )
-    canvas.axes.set_title(f"{small.name}: IoU {_iou(found, true):.3f}")
+    canvas.title(f"{small.name}: IoU {_iou(found, true):.3f}")
     return canvas.figure
 
 

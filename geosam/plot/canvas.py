@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import io
 import math
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyproj
@@ -18,6 +19,7 @@ from affine import Affine
 from matplotlib import patheffects
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
+from matplotlib.cm import ScalarMappable
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from numpy.typing import NDArray
@@ -26,11 +28,18 @@ from rasterio.windows import Window
 from geosam.errors import OutputError
 from geosam.plot.sheet import Ground, Sheet
 from geosam.scene import Scene
+from geosam.scene.grid import pixel_size_m
 
 MAX_SIDE_PX = 1400
 """Longest side that is read for a picture: fills a screen, and costs the same for a scene of any size."""
 
 _HALO = [patheffects.withStroke(linewidth=3, foreground="black", alpha=0.6)]
+_LETTER_IN = 0.1
+"""Width of a letter of a title, in inches, on average."""
+_AROUND_IN = 0.9
+"""Height of title and legend together, in inches."""
+_BAR_IN = 1.0
+"""Width of a scale of colours with its numbers and label, in inches."""
 _UNKNOWN_GREY = 235
 _PAPER = 247
 
@@ -54,11 +63,33 @@ class Canvas:
 
     def legend(self, handles: list[Artist], *, columns: int | None = None) -> None:
         """Put a legend under the picture, where it hides no river; in as many columns as fit, if none are given."""
-        height, width = self.ground.shape
+        height, width = seen(self.ground)
         columns = columns or max(1, round(3 * min(width / height, 1.0)))
         self.axes.legend(
             handles=handles, loc="upper left", bbox_to_anchor=(0, -0.01), ncols=columns, frameon=False, borderaxespad=0
         )
+
+    def show(self, image: NDArray[Any], **more: Any) -> ScalarMappable:
+        """Draw an image over the whole map, in its proportions on the ground; what else imshow takes is handed on."""
+        height, width = self.ground.shape
+        return self.axes.imshow(image, extent=(0, width, height, 0), aspect=stretch(self.ground), **more)
+
+    def bar(self, coloured: ScalarMappable, label: str, *, extend: Literal["neither", "max"] = "neither") -> None:
+        """Put a scale of colours to the right of the map, for which ``canvases(..., bar=True)`` leaves room."""
+        height, width = seen(self.ground)
+        across, high = self.figure.get_figwidth() - _BAR_IN, self.figure.get_figheight() - _AROUND_IN
+        inch = 1 / min(across, high * width / height)  # in parts of the map's own width
+        place = self.axes.inset_axes((1 + 0.15 * inch, 0.1, 0.18 * inch, 0.8))
+        self.figure.colorbar(coloured, cax=place, extend=extend, label=label)
+
+    def title(self, text: str) -> None:
+        """Put a title over the map, in as many lines as it needs."""
+        self.axes.set_title(fitted(text, self.figure.get_figwidth() / len(self.figure.axes)))
+
+
+def fitted(text: str, inches: float) -> str:
+    """A title in lines that are no longer than a picture is wide; the name of a file may be broken anywhere."""
+    return "\n".join(textwrap.wrap(text, max(10, int(inches / _LETTER_IN)), break_on_hyphens=False))
 
 
 def look(scene: Scene | str | Path, max_side_px: int = MAX_SIDE_PX) -> Scene:
@@ -67,18 +98,33 @@ def look(scene: Scene | str | Path, max_side_px: int = MAX_SIDE_PX) -> Scene:
     return scene.decimated(max_side_px) if max(scene.shape) > max_side_px else scene
 
 
-def canvases(small: Scene | Sheet, titles: list[str], *, grey: bool = False) -> list[Canvas]:
+def stretch(ground: Ground) -> float:
+    """Height of a pixel on the ground over its width: 2 in degrees at 60 north; 1 without CRS."""
+    if not ground.has_crs:
+        return 1.0
+    across, down = pixel_size_m(ground.geobox)
+    return down / across if across > 0 and math.isfinite(down / across) else 1.0
+
+
+def seen(ground: Ground) -> tuple[float, float]:
+    """Height and width of a map in widths of a pixel, in its proportions on the ground."""
+    height, width = ground.shape
+    return height * stretch(ground), float(width)
+
+
+def canvases(small: Scene | Sheet, titles: list[str], *, grey: bool = False, bar: bool = False) -> list[Canvas]:
     """One picture of the ortho a title, side by side in one figure.
 
     Args:
         small: A scene small enough to be read whole, from :func:`look`, or a blank sheet.
         titles: Title of each picture.
         grey: Draw the ortho pale and without colour, so that colours on it can be told apart.
+        bar: Leave room for a scale of colours beside it.
     """
-    height, width = small.shape
+    height, width = seen(small)
     side = 9.0 if len(titles) == 1 else 6.5
     scale = side / max(height, width)
-    size = (max(width * scale, 4.5) * len(titles), max(height * scale, 2.0) + 0.9)
+    size = (max(width * scale, 4.5) * len(titles) + bar * _BAR_IN, max(height * scale, 1.5) + _AROUND_IN)
     figure = Picture(figsize=size, layout="constrained")
     image = background(small, grey=grey)
     columns = np.atleast_1d(figure.subplots(1, len(titles)))
@@ -124,18 +170,21 @@ def save(figure: Figure, path: str | Path, *, overwrite: bool = False, dpi: int 
 def canvas_on(figure: Picture, axes: Axes, small: Scene | Sheet, image: NDArray[np.uint8], title: str) -> Canvas:
     """A map on axes of a figure: the picture, a scale bar and, where there is a CRS, a north arrow."""
     height, width = small.shape
-    axes.imshow(image, extent=(0, width, height, 0), interpolation="antialiased")
-    axes.set(xlim=(0, width), ylim=(height, 0), title=title)
+    canvas = Canvas(figure, axes, small)
+    canvas.show(image, interpolation="antialiased")
+    axes.set(xlim=(0, width), ylim=(height, 0))
     axes.set_axis_off()
     _scale_bar(axes, small)
     if small.has_crs:
         _north_arrow(axes, small)
-    return Canvas(figure, axes, small)
+    canvas.title(title)
+    return canvas
 
 
 def _scale_bar(axes: Axes, small: Ground) -> None:
     height, width = small.shape
-    unit_per_px = small.gsd_m if small.has_crs else 1.0
+    # Along the row, as the bar lies: in degrees a pixel is higher than wide.
+    unit_per_px = pixel_size_m(small.geobox)[0] if small.has_crs else 1.0
     length = round_length(width * unit_per_px / 4)
     x, y, thick = width * 0.03, height * 0.96, max(height, width) * 0.006
     ink = _ink(small)

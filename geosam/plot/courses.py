@@ -50,7 +50,7 @@ def migration(
     """
     tables = _tables(changes)
     ground = look(scene, max_side_px) if scene is not None else sheet("", list(tables.values()))
-    (canvas,) = canvases(ground, [_title(tables)], grey=True)
+    (canvas,) = canvases(ground, [_title(tables)], grey=True, bar=len(tables["displacements"]) > 0)
     handles = [*_draw_areas(canvas, tables), *_draw_courses(canvas, tables["courses"])]
     _draw_displacements(canvas, tables["displacements"])
     canvas.legend([*handles, *_draw_cutoffs(canvas, tables["cutoffs"])])
@@ -115,9 +115,9 @@ def _draw_displacements(canvas: Canvas, moved: gpd.GeoDataFrame) -> None:
     most = max(float(np.percentile(values, _MOST)), 1e-9)
     lines.set_clim(0, most)
     canvas.axes.add_collection(lines, autolim=False)
-    canvas.figure.colorbar(
-        lines, cax=canvas.axes.inset_axes((1.02, 0.1, 0.02, 0.8)), extend="max" if values.max() > most else "neither",
-        label="movement of the course, " + ("m a year" if a_year else "m"),
+    canvas.bar(
+        lines, "movement of the course, " + ("m a year" if a_year else "m"),
+        extend="max" if values.max() > most else "neither",
     )  # fmt: skip
 
 

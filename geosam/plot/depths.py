@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from geosam.plot.canvas import MAX_SIDE_PX, Picture, canvases, look
-from geosam.plot.drawing import draw_water, extent
+from geosam.plot.drawing import draw_water
 from geosam.plot.layers import Layer
 from geosam.scene import Scene
 
@@ -33,7 +33,7 @@ def depth(
     photo, deep = canvases(small, [small.name, "relative depth"])
     if rivers is not None:
         photo.legend([draw_water(photo, rivers, "water")])
-    image = deep.axes.imshow(nearness, cmap="magma", vmin=0, vmax=1, extent=extent(small))
+    image = deep.show(nearness, cmap="magma", vmin=0, vmax=1)
     bar = deep.figure.colorbar(image, ax=deep.axes, label="relative depth of this photograph, without unit", shrink=0.7)
     bar.set_ticks([0, 1], labels=["far", "near"])
     return photo.figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import geopandas as gpd
 import numpy as np
 import shapely
 from matplotlib.artist import Artist
@@ -27,12 +28,27 @@ def draw_water(canvas: Canvas, layer: Layer, name: str) -> Artist:
         return fill(canvas, water(canvas.ground, layer), RIVER, name, alpha=0.45)
     frame = shapes(canvas.ground, layer)
     draw_shapes(canvas, frame.geometry.values, face=RIVER, edge=BANK, width=0.9, alpha=0.4)
-    pixels = float(shapely.area(frame.geometry.values).sum())
-    area = float(frame["area_m2"].sum()) if "area_m2" in frame else pixels * canvas.ground.pixel_area_m2
-    text = area_text(area) if canvas.ground.has_crs else f"{pixels:,.0f} px"
-    return Patch(
-        facecolor=RIVER, edgecolor="#888888", alpha=0.6, label=f"{name}: {text} in {counted(len(frame), 'polygon')}"
+    pixels, whole = _seen(canvas.ground, frame), shapely.area(frame.geometry.values)
+    # The area that the layer says is that on the ground; a part of a polygon has its part of it.
+    square_metres = (
+        frame["area_m2"].to_numpy(float) * np.divide(pixels, whole, out=np.zeros_like(whole), where=whole > 0)
+        if "area_m2" in frame
+        else pixels * canvas.ground.pixel_area_m2
     )
+    text = area_text(float(square_metres.sum())) if canvas.ground.has_crs else f"{pixels.sum():,.0f} px"
+    shown = counted(int((pixels > 0).sum()), "polygon")
+    return Patch(facecolor=RIVER, edgecolor="#888888", alpha=0.6, label=f"{name}: {text} in {shown}")
+
+
+def _seen(ground: Ground, frame: gpd.GeoDataFrame) -> NDArray[np.float64]:
+    """Area of each polygon inside the picture in pixels, shape (n,)."""
+    height, width = ground.shape
+    polygons = np.array(frame.geometry.values, object)
+    low, high = np.split(shapely.bounds(polygons), 2, axis=1)
+    beyond = ~((low >= 0) & (high <= (width, height))).all(axis=1) & ~shapely.is_empty(polygons)
+    # Only those that leave the picture are cut, and mended before: clipping asks for rings that do not cross.
+    polygons[beyond] = shapely.intersection(shapely.make_valid(polygons[beyond]), shapely.box(0, 0, width, height))
+    return np.asarray(shapely.area(polygons), np.float64)
 
 
 def draw_shapes(
@@ -49,7 +65,7 @@ def fill(
     canvas: Canvas, where: NDArray[np.bool_], colour: str, name: str, *, alpha: float, like: float | None = None
 ) -> Artist:
     """Colour the pixels of a mask, bool (h, w). Returns its legend entry, its area in the unit that suits ``like``."""
-    canvas.axes.imshow(coloured(where, colour, alpha), extent=extent(canvas.ground), interpolation="nearest")
+    canvas.show(coloured(where, colour, alpha), interpolation="nearest")
     area = float(where.sum()) * canvas.ground.pixel_area_m2
     text = area_text(area, like) if canvas.ground.has_crs else f"{where.sum():,} px"
     return Patch(facecolor=colour, alpha=alpha, label=f"{name}: {text}")
@@ -74,12 +90,6 @@ def scatter(axes: Axes, xy: NDArray[np.floating], labels: NDArray[np.int64]) -> 
         text = f"{name}: {counted(len(chosen), 'point')}"
         handles.append(Line2D([], [], color=colour, marker=marker, linestyle="", markeredgecolor="white", label=text))
     return handles
-
-
-def extent(ground: Ground) -> tuple[float, float, float, float]:
-    """Place of a whole picture on the axes of a map: (left, right, bottom, top)."""
-    height, width = ground.shape
-    return (0, width, height, 0)
 
 
 def counted(count: int, what: str) -> str:

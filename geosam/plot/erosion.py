@@ -53,7 +53,7 @@ def change(
         draw_shapes(canvas, geometries, face=colour, edge=colour, width=0.3, alpha=0.85)
         handles.append(Patch(color=colour, alpha=0.85, label=f"{said}: {area_text(areas[layer], max(areas.values()))}"))
     canvas.legend([*handles])
-    canvas.axes.set_title(f"{ground.name}: {_balance(areas)}")
+    canvas.title(f"{ground.name}: {_balance(areas)}")
     return canvas.figure
 
 

@@ -152,6 +152,8 @@ def _read_vector(path: str | Path) -> gpd.GeoDataFrame:
     try:
         if Path(path).suffix == ".parquet":
             return gpd.read_parquet(path)
-        return gpd.read_file(path)
+        # The first layer with geometries; geopandas takes it too, but warns of a table of styles beside it.
+        first = next((str(name) for name, kind in pyogrio.list_layers(path) if kind), None)
+        return gpd.read_file(path, layer=first)
     except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
         raise SceneError(f"{path} cannot be read as polygons or points: {error}") from None

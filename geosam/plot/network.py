@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from geosam.errors import OptionsError, SceneError
-from geosam.plot.canvas import Canvas, Picture, background, canvas_on, look
+from geosam.plot.canvas import Canvas, Picture, background, canvas_on, fitted, look, seen
 from geosam.plot.drawing import RIVER, counted, draw_shapes, length_text
 from geosam.plot.layers import Found, Layer, OnDisk, layer_names, read_layers, shapes
 from geosam.plot.sheet import sheet
@@ -66,11 +66,11 @@ def width(
     """
     one = _chosen(_name_of(network), _tables(network), river)
     ground = look(scene, max_side_px) if scene is not None else sheet(one.name, [one.water])
-    figure, on_map, on_chart = _page(ground.shape)
-    figure.suptitle(_title(one), fontsize="large")
+    figure, on_map, on_chart = _page(seen(ground))
+    figure.suptitle(fitted(_title(one), figure.get_figwidth()), fontsize="large")
     canvas = canvas_on(figure, on_map, ground, background(ground, grey=True), "")
     _draw_map(canvas, one)
-    _draw_chart(on_chart, one, tall=_is_tall(ground.shape))
+    _draw_chart(on_chart, one, tall=_is_tall(seen(ground)))
     _draw_marks(canvas, one, on_chart)
     return figure
 
@@ -128,11 +128,11 @@ def _title(river: _River) -> str:
     return f"{river.name}: {length} of main course, {length_text(wetted)} wide on average"
 
 
-def _is_tall(shape: tuple[int, int]) -> bool:
+def _is_tall(shape: tuple[float, float]) -> bool:
     return shape[0] > _TALL * shape[1]
 
 
-def _page(shape: tuple[int, int]) -> tuple[Picture, Axes, Axes]:
+def _page(shape: tuple[float, float]) -> tuple[Picture, Axes, Axes]:
     """A figure with room for the map, and for the chart below it or, of a tall map, beside it."""
     height, width = shape
     if _is_tall(shape):
@@ -155,16 +155,19 @@ def _draw_map(canvas: Canvas, river: _River) -> None:
     _draw_lines(canvas, lines[lines["role"] != "main"], "#666666", 0.8)
     sections = shapes(canvas.ground, river.sections)
     drawn = LineCollection(_vertices(sections), cmap="viridis", linewidths=1.1, alpha=0.95, zorder=2.5)
-    drawn.set_array(river.sections["wetted_m"].to_numpy(float))
+    unit, factor = _width_unit(river)
+    drawn.set_array(river.sections["wetted_m"].to_numpy(float) / factor)
     canvas.axes.add_collection(drawn, autolim=False)
     _draw_lines(canvas, lines[lines["role"] == "main"], "#111111", 1.3)
     if len(sections):
-        canvas.axes.figure.colorbar(drawn, ax=canvas.axes, label="wetted width in m", shrink=0.8, aspect=28, pad=0.02)
+        canvas.axes.figure.colorbar(
+            drawn, ax=canvas.axes, label=f"wetted width in {unit}", shrink=0.8, aspect=28, pad=0.02
+        )
     others = len(lines) - 1
     handles = [Line2D([], [], color="#111111", linewidth=1.3, label="main course, with its distances")]
     if others:
         handles.append(Line2D([], [], color="#666666", linewidth=0.8, label=counted(others, "other channel")))
-    canvas.legend([*handles], columns=1 if _is_tall(canvas.ground.shape) else 3)
+    canvas.legend([*handles], columns=1 if _is_tall(seen(canvas.ground)) else 3)
 
 
 def _draw_lines(canvas: Canvas, lines: gpd.GeoDataFrame, colour: str, thick: float) -> None:
@@ -180,7 +183,8 @@ def _vertices(lines: gpd.GeoDataFrame) -> list[Any]:
 def _draw_chart(axes: Axes, river: _River, *, tall: bool) -> None:
     unit, factor = _unit(river)
     at = river.sections["distance_m"].to_numpy(float) / factor
-    wetted, total = (river.sections[name].to_numpy(float) for name in ("wetted_m", "total_m"))
+    across, width_factor = _width_unit(river)
+    wetted, total = (river.sections[name].to_numpy(float) / width_factor for name in ("wetted_m", "total_m"))
     # A gap without cross-sections (mouths, the edge of the scene) must not be bridged by a straight line.
     gaps = np.flatnonzero(np.diff(at) > 3.5 * np.median(np.diff(at))) + 1 if len(at) > 2 else np.empty(0, int)
     at, wetted, total = (np.insert(some, gaps, np.nan) for some in (at, wetted, total))
@@ -192,9 +196,10 @@ def _draw_chart(axes: Axes, river: _River, *, tall: bool) -> None:
     if np.isfinite(wetted).any():
         mean = float(np.nanmean(wetted))
         axes.axhline(mean, color="#444444", linewidth=0.9, linestyle="--")
-        handles.append(Line2D([], [], color="#444444", linestyle="--", label=f"mean {length_text(mean)}"))
+        text = f"mean {length_text(mean * width_factor)}"
+        handles.append(Line2D([], [], color="#444444", linestyle="--", label=text))
     length = float(river.main["length_m"].iloc[0]) / factor
-    axes.set(xlabel=f"distance along the main course in {unit}", ylabel="width in m", xlim=(0, length))
+    axes.set(xlabel=f"distance along the main course in {unit}", ylabel=f"width in {across}", xlim=(0, length))
     axes.set_ylim(0, max(1e-6, float(np.nanmax(total, initial=0.0))) * 1.08)
     axes.grid(color="#dddddd", linewidth=0.6)
     axes.set_axisbelow(True)
@@ -211,7 +216,18 @@ def _draw_chart(axes: Axes, river: _River, *, tall: bool) -> None:
 
 
 def _unit(river: _River) -> tuple[str, float]:
-    return ("km", 1000.0) if float(river.main["length_m"].iloc[0]) >= 2000 else ("m", 1.0)
+    """Of distances along the river."""
+    return _unit_of(float(river.main["length_m"].iloc[0]))
+
+
+def _width_unit(river: _River) -> tuple[str, float]:
+    """Of widths, which the map and the chart share."""
+    return _unit_of(float(np.nanmax(river.sections["total_m"].to_numpy(float), initial=0.0)))
+
+
+def _unit_of(most_m: float) -> tuple[str, float]:
+    """Name of the unit that suits lengths up to so many metres, and its metres."""
+    return ("km", 1000.0) if most_m >= 2000 else ("m", 1.0)
 
 
 def _draw_marks(canvas: Canvas, river: _River, chart: Axes) -> None:

@@ -30,6 +30,13 @@ LABELS = {
 NAMED = 5
 """Features outside the scene that are named; the rest are counted."""
 
+TABLES = (".csv", ".tsv")
+"""Files of rows, whose places are numbers in columns or well-known text."""
+DEGREES = (("lon", "lat"), ("longitude", "latitude"))
+"""Columns of WGS 84."""
+COORDINATES = (("x", "y"), ("easting", "northing"))
+"""Columns in the CRS of a ``.prj`` beside the file, else in that of the scene: a table has none of its own."""
+
 _EDGE_PARTS = 64
 """An edge is cut into this many parts of the file's extent before it is reprojected: straight lines bend."""
 
@@ -75,7 +82,8 @@ def read_layer(option: str, path: str, kinds: Sequence[str], scene: Scene) -> La
         option: What the file was given as, named in messages.
         path: Any vector file that GDAL opens, or GeoParquet, in any CRS; of several layers the first that holds
             such geometries. Without a CRS only for a scene without one: then coordinates are pixels of the raster,
-            x to the right and y down.
+            x to the right and y down. A table (.csv) has columns ``lon`` and ``lat``, or ``x`` and ``y`` (or well-known
+            text) in the CRS of the scene if no .prj is beside it.
         kinds: :data:`POINTS` or :data:`POLYGONS`.
         scene: Gives the grid.
 
@@ -84,9 +92,12 @@ def read_layer(option: str, path: str, kinds: Sequence[str], scene: Scene) -> La
     """
     from geopandas import GeoDataFrame
 
-    frame = _frame(option, path, kinds)
+    frame = _frame(option, path, kinds, scene)
     if not isinstance(frame, GeoDataFrame) or frame.active_geometry_name is None:
-        raise OptionsError(f"{option} {path} holds no geometry. Give a vector file with {_plural(kinds)}.")
+        mend = f"Give a vector file with {_plural(kinds)}."
+        if is_table(path):
+            mend = "Name its columns lon and lat, or x and y if they are in the CRS of the scene."
+        raise OptionsError(f"{option} {path} holds no geometry. {mend}")
     frame.index = np.arange(1, len(frame) + 1)
     frame = frame[frame.geometry.notna() & ~frame.geometry.is_empty]
     if len(frame) == 0:
@@ -125,7 +136,7 @@ def plain(value: Any) -> str:
     return str(value).strip().strip('"').lower()
 
 
-def _frame(option: str, path: str, kinds: Sequence[str]) -> Any:
+def _frame(option: str, path: str, kinds: Sequence[str], scene: Scene) -> Any:
     """geopandas.GeoDataFrame of the file, or a pandas.DataFrame where it has no geometry."""
     import geopandas
 
@@ -136,10 +147,33 @@ def _frame(option: str, path: str, kinds: Sequence[str]) -> Any:
             warnings.simplefilter("ignore")  # Of mixed types in a column, which are looked at below.
             if Path(path).suffix.lower() in (".parquet", ".geoparquet"):
                 return geopandas.read_parquet(path)
+            if is_table(path):
+                return _table(path, scene)
             return geopandas.read_file(path, layer=_layer(path, kinds))
     except Exception as error:  # pyogrio, pyarrow and GDAL each raise their own
-        reason = " ".join(str(error).split()).rstrip(".")[:200]
+        reason = " ".join(str(error).split()).split("; It might help")[0].rstrip(".")[:200]
         raise OptionsError(f"{option} {path} is not a vector file that can be read ({reason}).") from None
+
+
+def is_table(path: str) -> bool:
+    """Whether a file is one of :data:`TABLES`."""
+    return Path(path).suffix.lower() in TABLES
+
+
+def _table(path: str, scene: Scene) -> Any:
+    """geopandas.GeoDataFrame of a table, or a pandas.DataFrame where its columns are no places."""
+    import geopandas
+
+    columns = {str(name).lower(): str(name) for name in pyogrio.read_info(path)["fields"]}
+    pairs = [pair for pair in (*DEGREES, *COORDINATES) if set(pair) <= set(columns)]
+    names = {} if not pairs else {"X_POSSIBLE_NAMES": columns[pairs[0][0]], "Y_POSSIBLE_NAMES": columns[pairs[0][1]]}
+    frame = geopandas.read_file(path, **names)
+    if not isinstance(frame, geopandas.GeoDataFrame) or frame.crs is not None:
+        return frame
+    if pairs and pairs[0] in DEGREES:
+        return frame.set_crs("EPSG:4326")
+    crs = scene.geobox.crs if scene.has_crs else None
+    return frame if crs is None else frame.set_crs(crs.proj)
 
 
 def _layer(path: str, kinds: Sequence[str]) -> str | None:

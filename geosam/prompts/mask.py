@@ -99,6 +99,8 @@ def open_mask(path: str, scene: Scene) -> tuple[GivenMask | None, str | None]:
     Raises:
         OptionsError: It is neither, has no CRS, or cannot be brought to a scene without one.
     """
+    if not os.path.exists(path) and "://" not in path and not path.startswith("/vsi"):
+        raise OptionsError(f"{OPTION} {path} does not exist. Give a raster, or a vector file with polygons.")
     try:
         with _opened(path) as file:
             # Absolute, since it is opened again and again, maybe by another process.

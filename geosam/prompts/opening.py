@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from geosam.errors import OptionsError
 from geosam.options import PromptOptions
 from geosam.prompts import DRY, WATER
-from geosam.prompts.files import POINTS, POLYGONS, labels_of, plain, read_layer
+from geosam.prompts.files import POINTS, POLYGONS, is_table, labels_of, plain, read_layer
 from geosam.prompts.given import NOBODY, GivenPrompts
 from geosam.prompts.mask import GivenMask, open_mask
 
@@ -47,10 +47,16 @@ def read_given(options: PromptOptions, scene: Scene) -> GivenPrompts:
     )  # fmt: skip
     if not found.kinds():
         raise OptionsError(
-            f"no prompt lies in {scene.source}. {' '.join(found.warnings)} {_extent(scene)} "
-            "Check the file's CRS, and whether x and y are swapped."
+            f"no prompt lies in {scene.source}. {' '.join(found.warnings)} {extent_of(scene)} "
+            f"Check the file's CRS, and whether x and y are swapped.{_of_tables(options)}"
         )
     return found
+
+
+def _of_tables(options: PromptOptions) -> str:
+    """What else may be wrong of a table."""
+    tables = [path for path in (options.points_file, options.boxes_file) if path and is_table(path)]
+    return f" {tables[0]} names no CRS: in degrees, call its columns lon and lat." if tables else ""
 
 
 @dataclass
@@ -133,8 +139,10 @@ def _numbered(names: Sequence[Hashable | None]) -> NDArray[np.int64]:
     return np.array([NOBODY if name is None else numbers.setdefault(name, len(numbers)) for name in names], np.int64)
 
 
-def _extent(scene: Scene) -> str:
+def extent_of(scene: Scene) -> str:
+    """A sentence on where a scene lies."""
     if not scene.has_crs:
         return f"It is {scene.shape[1]} x {scene.shape[0]} px."
-    bounds = ", ".join(f"{value:.8g}" for value in scene.geobox.boundingbox)
-    return f"Its bounds in {scene.geobox.crs} are ({bounds})."
+    bounds, crs = ", ".join(f"{value:.8g}" for value in scene.geobox.boundingbox), scene.geobox.crs
+    code = None if crs is None else crs.to_epsg()  # A segments file has the whole definition of it.
+    return f"Its bounds in {'its own CRS' if code is None else f'EPSG:{code}'} are ({bounds})."

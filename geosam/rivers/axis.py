@@ -13,10 +13,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import shapely
-from scipy.spatial import Delaunay
 
 from geosam.rivers.banks import Banks, Bools, Floats, Longs
+from geosam.rivers.triangles import areas_of, circles_of, wet_triangles
 
 HAIR_PX = 4.0
 """Branches to a bump that makes the bank longer by less than so many pixels are noise of the outline."""
@@ -43,9 +42,7 @@ class Mesh:
     @property
     def areas(self) -> Floats:
         """Area of each triangle in m², shape (n,)."""
-        a, b, c = (self.banks.xy[self.corners[:, k]] for k in range(3))
-        doubled: Floats = np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0])
-        return doubled / 2
+        return areas_of(self.banks.xy, self.corners)
 
 
 @dataclass(frozen=True)
@@ -65,12 +62,12 @@ class Axis:
 def mesh_of(banks: Banks) -> Mesh:
     """Triangles of the water between banks; every piece of bank is a side of one."""
     for _ in range(_MOST_REFINEMENTS):
-        mesh = Delaunay(banks.xy)
-        missing = _missing(banks, mesh.simplices)
+        corners = wet_triangles(banks)
+        missing = _missing(banks, corners)
         if len(missing) == 0:
             break
         banks = banks.refined(missing)
-    return _wet_part(banks, mesh)
+    return mesh_from(banks, corners)
 
 
 def _missing(banks: Banks, triangles: Longs) -> Longs:
@@ -82,26 +79,21 @@ def _missing(banks: Banks, triangles: Longs) -> Longs:
     return np.flatnonzero(~found)
 
 
-def _wet_part(banks: Banks, mesh: Delaunay) -> Mesh:
-    polygon = banks.polygon
-    shapely.prepare(polygon)
-    wet: Bools = shapely.contains_xy(polygon, banks.xy[mesh.simplices].mean(axis=1))
-    number = np.cumsum(wet) - 1
-    corners = mesh.simplices[wet].astype(np.int64)
-    neighbour = np.where(mesh.neighbors[wet] >= 0, mesh.neighbors[wet], 0)
-    joined = (mesh.neighbors[wet] >= 0) & wet[neighbour]
-    neighbour = np.where(joined, number[neighbour], -1)
-    pairs, sides = [], []
+def mesh_from(banks: Banks, corners: Longs) -> Mesh:
+    """A mesh of triangles whose neighbours are not known yet; ``corners`` has shape (n, 3)."""
+    one, other = (corners[:, [(k + shift) % 3 for k in range(3)]].T.ravel() for shift in (1, 2))
+    triangle = np.tile(np.arange(len(corners)), 3)
+    first = np.where(banks.following[one] == other, one, other)
+    is_bank = (banks.following[one] == other) | (banks.following[other] == one)
     shore = np.full(len(banks.xy), -1)
-    for k in range(3):
-        one, other = corners[:, (k + 1) % 3], corners[:, (k + 2) % 3]
-        is_bank = (banks.following[one] == other) | (banks.following[other] == one)
-        first = np.where(banks.following[one] == other, one, other)
-        shore[first[is_bank]] = np.flatnonzero(is_bank)
-        here = np.flatnonzero((neighbour[:, k] > np.arange(len(corners))) & ~is_bank)
-        pairs.append(np.stack([here, neighbour[here, k]], 1))
-        sides.append(np.stack([one[here], other[here]], 1))
-    return Mesh(banks, corners, np.concatenate(pairs), np.concatenate(sides), shore)
+    shore[first[is_bank]] = triangle[is_bank]
+    one, other, triangle = one[~is_bank], other[~is_bank], triangle[~is_bank]
+    key = np.minimum(one, other) * np.int64(len(banks.xy)) + np.maximum(one, other)
+    order = np.argsort(key, kind="stable")
+    same = np.flatnonzero(np.diff(key[order]) == 0)
+    here, there = order[same], order[same + 1]
+    pairs = np.sort(np.stack([triangle[here], triangle[there]], 1), axis=1)
+    return Mesh(banks, corners, pairs, np.stack([one[here], other[here]], 1), shore)
 
 
 def axis_of(mesh: Mesh, pixel_m: float, at_edge: Bools | None = None) -> Axis:
@@ -127,14 +119,7 @@ def axis_of(mesh: Mesh, pixel_m: float, at_edge: Bools | None = None) -> Axis:
 
 def circles(mesh: Mesh) -> tuple[Floats, Floats]:
     """Centres and radii of the circles through the corners of every triangle."""
-    a, b, c = (mesh.banks.xy[mesh.corners[:, k]] for k in range(3))
-    b, c = b - a, c - a
-    doubled = 2 * (b[:, 0] * c[:, 1] - b[:, 1] * c[:, 0])
-    doubled = np.where(doubled == 0, np.finfo(float).tiny, doubled)
-    bb, cc = (b**2).sum(axis=1), (c**2).sum(axis=1)
-    x = (c[:, 1] * bb - b[:, 1] * cc) / doubled
-    y = (b[:, 0] * cc - c[:, 0] * bb) / doubled
-    return a + np.stack([x, y], 1), np.hypot(x, y)
+    return circles_of(mesh.banks.xy, mesh.corners)
 
 
 def _shaved(pairs: Longs, hair: Bools, count: int) -> tuple[Bools, Longs]:

@@ -6,8 +6,9 @@ import numpy as np
 import shapely
 from scipy.spatial import Delaunay
 
-from geosam.rivers.axis import Mesh, mesh_of
-from geosam.rivers.banks import Banks, Bools, Floats, Longs
+from geosam.rivers.axis import Mesh, mesh_from, mesh_of
+from geosam.rivers.banks import Banks, Bools
+from geosam.rivers.triangles import areas_of
 
 _WHOLE = 1e-6
 """Triangles put into a gap are all of it where their area is that of the gap but for this part."""
@@ -34,36 +35,13 @@ def filled(mesh: Mesh, small: Bools) -> Mesh:
     gap = np.concatenate([triangles, islands])
     middles = shapely.points(banks.xy[new].mean(axis=1))
     new = new[np.unique(shapely.STRtree(gap).query(middles, predicate="within")[0])]
-    wanted, found = shapely.area(gap).sum(), _areas(banks.xy, new).sum()
+    wanted, found = shapely.area(gap).sum(), areas_of(banks.xy, new).sum()
     if abs(found - wanted) > _WHOLE * wanted:  # not seen yet, but four points on one circle can be had two ways
         return mesh_of(banks.without(small))
     number = np.cumsum(~gone) - 1
-    return _mesh(banks.without(small), number[np.concatenate([mesh.corners[~beside], new])])
+    return mesh_from(banks.without(small), number[np.concatenate([mesh.corners[~beside], new])])
 
 
 def _spans(banks: Banks, rings: Bools) -> list[tuple[int, int]]:
     """First point and end of some rings."""
     return [(int(banks.offsets[k]), int(banks.offsets[k + 1])) for k in np.flatnonzero(rings)]
-
-
-def _areas(xy: Floats, corners: Longs) -> Floats:
-    a, b, c = (xy[corners[:, k]] for k in range(3))
-    area: Floats = np.abs((b - a)[:, 0] * (c - a)[:, 1] - (b - a)[:, 1] * (c - a)[:, 0]) / 2
-    return area
-
-
-def _mesh(banks: Banks, corners: Longs) -> Mesh:
-    """A mesh of triangles whose neighbours are not known yet; ``corners`` has shape (n, 3)."""
-    one, other = (corners[:, [(k + shift) % 3 for k in range(3)]].T.ravel() for shift in (1, 2))
-    triangle = np.tile(np.arange(len(corners)), 3)
-    first = np.where(banks.following[one] == other, one, other)
-    is_bank = (banks.following[one] == other) | (banks.following[other] == one)
-    shore = np.full(len(banks.xy), -1)
-    shore[first[is_bank]] = triangle[is_bank]
-    one, other, triangle = one[~is_bank], other[~is_bank], triangle[~is_bank]
-    key = np.minimum(one, other) * np.int64(len(banks.xy)) + np.maximum(one, other)
-    order = np.argsort(key, kind="stable")
-    same = np.flatnonzero(np.diff(key[order]) == 0)
-    here, there = order[same], order[same + 1]
-    pairs = np.sort(np.stack([triangle[here], triangle[there]], 1), axis=1)
-    return Mesh(banks, corners, pairs, np.stack([one[here], other[here]], 1), shore)

@@ -63,7 +63,7 @@ def reach_table(channels: Channels, sections: Sections, reaches: Reaches) -> dic
     """
     count = len(reaches.line)
     where = reaches.at(sections.line, sections.at)
-    good = ~sections.at_mouth
+    good, whole = ~sections.at_mouth, np.isfinite(sections.total)
     width = _by_reach(where[good], sections.width[good], count)
     share = [_percentile(width, percent) for percent in PERCENTILES]
     main = np.array([line.role == "main" for line in channels.lines])[reaches.line]
@@ -75,9 +75,9 @@ def reach_table(channels: Channels, sections: Sections, reaches: Reaches) -> dic
         "sinuosity": length / np.maximum(chord, 1e-9),
         "width_mean_m": _mean(width),
         **{f"width_p{percent}_m": values for percent, values in zip(PERCENTILES, share, strict=True)},
-        "wetted_mean_m": _mean(_by_reach(where, sections.wetted, count)),
-        "total_mean_m": _mean(_by_reach(where, sections.total, count)),
-        "braiding": np.where(main, _mean(_by_reach(where, sections.channels, count)), np.nan),
+        "wetted_mean_m": _mean(_by_reach(where[whole], sections.wetted[whole], count)),
+        "total_mean_m": _mean(_by_reach(where[whole], sections.total[whole], count)),
+        "braiding": np.where(main, _mean(_by_reach(where[whole], sections.channels[whole], count)), np.nan),
         "area_m2": area,
         "bank_m": bank,
     }

@@ -17,6 +17,8 @@ AT_MOUTH = 1.5
 _BELT = 1.2
 """Water and islands so many times as wide as the channel are a belt, whose direction is that of the whole belt."""
 _NEIGHBOURS = 15
+_ASLANT = 2.0
+"""A section with so many times the water that there is around it runs along another channel, not across it."""
 _FIRST_REACH = 4.0
 _MOST_DOUBLINGS = 20
 
@@ -30,7 +32,8 @@ class Sections:
     at: Floats
     """Distance along it in metres, shape (n,)."""
     ends: Floats
-    """Left and right end in metres, shape (n, 2, 2): of all water and islands on a main course, else of the channel."""
+    """Left and right end in metres, shape (n, 2, 2): of all water and islands on a main course, else of the channel,
+    and so where a main course's section would run along another channel."""
     width: Floats
     """Water of the channel that holds the centreline in metres, shape (n,)."""
     wetted: Floats
@@ -86,6 +89,7 @@ def sections_of(lines: list[Line], shores: Shores, every_m: float) -> Sections:
     islets = found.where(shores.specks[found.ring] & (found.at > left[found.line]) & (found.at < right[found.line]))
     width = right - left - islets.water(len(left))[0]
     belt = _belt(shores, stations, across, width)
+    belt.drop(_aslant(belt, stations, width), np.stack([left, right], 1), across)
     ends = np.where(stations.main[:, None], belt.ends, np.stack([left, right], 1))
     square = np.where(stations.main[:, None], belt.across, across)
     sections = Sections(
@@ -162,6 +166,23 @@ class _Belt:
         self.total[chosen] = np.where(seen, right - left, np.nan)
         self.wetted[chosen] = np.where(seen, inside.water(len(left))[0], np.nan)
         self.channels[chosen] = np.where(seen, inside.where(~shores.specks[inside.ring]).water(len(left))[1], np.nan)
+
+    def drop(self, chosen: Bools, ends: Floats, across: Floats) -> None:
+        """Leave nothing at some stations but the channel itself: its ends, shape (n, 2), and what is square to it."""
+        self.ends[chosen], self.across[chosen] = ends[chosen], across[chosen]
+        for measure in (self.wetted, self.total, self.channels):
+            measure[chosen] = np.nan
+
+
+def _aslant(belt: _Belt, stations: _Stations, width: Floats) -> Bools:
+    """Stations whose section finds more water in other channels than it could if it were square to them.
+
+    As in a bend with islands: a line across the first limb goes down the other limb. A pool that is wide itself is
+    none.
+    """
+    water = np.where(stations.main & np.isfinite(belt.wetted), belt.wetted, width)
+    usual = median_filter(water, _NEIGHBOURS, mode="nearest")
+    return np.asarray(stations.main & (water > _ASLANT * usual) & (water > _ASLANT * width), bool)
 
 
 def _belt(shores: Shores, stations: _Stations, across: Floats, width: Floats) -> _Belt:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from geosam.vector.style import WATER, Categories, Colour, Style, Symbol
+from geosam.vector.shades import Colour
+from geosam.vector.style import WATER, Categories, Style, Symbol
 
 _NAVY: Colour = (8, 48, 107, 255)
 _STILL: Colour = (0, 94, 168, 255)

@@ -15,6 +15,9 @@ Floats = NDArray[np.float32]
 Cells = tuple[NDArray[np.intp], NDArray[np.intp]]
 """Rows and columns of places between four logits; those at 0 lie between the window's edge and its first logits."""
 
+MOST = 0.1
+"""Share of a window that its outline may be: if more is, to enlarge all of it is faster (measured)."""
+
 
 @dataclass(frozen=True)
 class Extent:
@@ -29,7 +32,7 @@ class Extent:
     None where no pixel is above 0."""
 
 
-def extent(low: Floats, corner: tuple[int, int], times: int, level: float) -> Extent:
+def extent(low: Floats, corner: tuple[int, int], times: int, level: float, ragged: float = MOST) -> Extent | None:
     """What a window of logits covers once every one of them has become ``times`` x ``times`` pixels.
 
     Args:
@@ -37,13 +40,20 @@ def extent(low: Floats, corner: tuple[int, int], times: int, level: float) -> Ex
         corner: Row and column of the first in the picture.
         times: How often larger the mask becomes, even.
         level: Above 0.
+        ragged: Share of the window.
+
+    Returns:
+        None of a ragged mask, whose outline is more than ``ragged`` of the window.
     """
     # Beyond the picture's edge logits go on as they are; half of what lies between those and its own is outside.
     edged = np.pad(low, 1, mode="edge")
     four = [edged[:-1, :-1], edged[:-1, 1:], edged[1:, :-1], edged[1:, 1:]]
     least = np.minimum(np.minimum(four[0], four[1]), np.minimum(four[2], four[3]))
     most = np.maximum(np.maximum(four[0], four[1]), np.maximum(four[2], four[3]))
-    rows, cols = np.nonzero((most > -level) & (least <= level))
+    between = (most > -level) & (least <= level)
+    if np.count_nonzero(between) > ragged * between.size:
+        return None
+    rows, cols = np.nonzero(between)
     cells: Cells = (rows, cols)
     values = np.stack([part[cells] for part in four], axis=1) @ _shares(times)
     _cut(values, cells, low.shape, times)

@@ -16,7 +16,7 @@ from geosam.errors import OptionsError
 from geosam.options import PromptOptions, SelectOptions
 from geosam.prompts import WATER
 from geosam.prompts.files import read_layer
-from geosam.prompts.opening import read_given
+from geosam.prompts.opening import extent_of, read_given
 from geosam.segments.colours import INDICES
 from geosam.segments.files import Segments
 
@@ -176,8 +176,16 @@ def _fitted(name: str, scores: NDArray[np.float64], area: NDArray[np.float64]) -
 
 def _by_touch(segments: Segments, shapes: Shapes, options: SelectOptions) -> Choice:
     """Segments that share a point with a feature."""
-    layer = read_layer("--touching", str(options.touching), ANYTHING, grid_of(segments))
+    grid = grid_of(segments)
+    layer = read_layer("--touching", str(options.touching), ANYTHING, grid)
+    with np.errstate(invalid="ignore"):  # What the CRS does not reach is nowhere.
+        inside = shapely.intersects(layer.shapes, shapely.box(0, 0, grid.shape[1], grid.shape[0]))
+    lost = layer.outside(inside, "features", grid.source)
+    if not inside.any():
+        raise OptionsError(
+            f"--touching: {lost} {extent_of(grid)} Check the file's CRS, and whether x and y are swapped."
+        )
     taken = np.zeros(len(shapes), bool)
     if len(shapes):
-        taken[shapely.STRtree(shapes).query(layer.shapes, predicate="intersects")[1]] = True
-    return Choice(taken, np.zeros_like(taken), {"features": len(layer.shapes)})
+        taken[shapely.STRtree(shapes).query(layer.shapes[inside], predicate="intersects")[1]] = True
+    return Choice(taken, np.zeros_like(taken), {"features": len(layer.shapes)}, () if lost is None else (lost,))

@@ -10,17 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import geopandas as gpd
+import pandas as pd
 import pyogrio
 
 from geosam.errors import OptionsError, OutputError
 from geosam.segments.identity import Identity
+from geosam.segments.styles import STYLES
 from geosam.vector import check_path
+from geosam.vector.style import STYLES_LAYER, styles_table
 from geosam.vector.write import _faults, _whole_or_not
 
 LAYER = "segments"
 _SCENE, _RUN = "geosam_scene", "geosam_run"
 """Keys of the layer's metadata: the scene's identity, and what was run on it, both JSON."""
-_DATE = "OGR_CURRENT_DATE"
+_DATE, _WHEN = "OGR_CURRENT_DATE", "2000-01-01T00:00:00.000Z"
 
 
 def check_segments(path: str | Path, overwrite: bool = False) -> Path:
@@ -58,6 +61,12 @@ class Writer:
                 )  # fmt: skip
         self.rows += len(table)
 
+    def add_styles(self) -> None:
+        """Add how QGIS shows the layer, after the last row."""
+        with _undated():
+            table = styles_table(STYLES).assign(update_time=pd.Timestamp(_WHEN))
+            pyogrio.write_dataframe(table, self.path, driver="GPKG", layer=STYLES_LAYER, append=True)
+
     def check(self) -> None:
         """Refuse a file that lacks rows: GDAL has been seen to end without an error on a full disk.
 
@@ -73,7 +82,7 @@ class Writer:
 def _undated() -> Iterator[None]:
     """Have GDAL write the same bytes whenever it is: a GeoPackage says when it was last changed."""
     before = pyogrio.get_gdal_config_option(_DATE)
-    pyogrio.set_gdal_config_options({_DATE: "2000-01-01T00:00:00.000Z"})
+    pyogrio.set_gdal_config_options({_DATE: _WHEN})
     try:
         yield
     finally:
@@ -95,6 +104,7 @@ def writing(path: Path, identity: Identity, run: str) -> Iterator[Writer]:
     with _faults(path), _whole_or_not(path) as part:
         writer = Writer(part, {_SCENE: identity.to_json(), _RUN: run})
         yield writer
+        writer.add_styles()
         writer.check()
 
 

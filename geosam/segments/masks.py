@@ -112,12 +112,14 @@ def _extent(candidate: Candidate, level: float) -> Extent:
     times = seen[0] // height
     view = [candidate.view.height, candidate.view.width]
     if times % 2 == 0 and view == seen == [times * height, times * width]:
-        return extent(candidate.low.numpy(), candidate.place, times, level)
-    full, (row, col) = enlarged(candidate)
-    inside = full > 0
-    rows, cols = (torch.nonzero(inside.any(dim=axis))[:, 0] for axis in (1, 0))
+        found = extent(candidate.low.numpy(), candidate.place, times, level)
+        if found is not None:
+            return found
+    larger, (row, col) = enlarged(candidate)
+    full = larger.numpy()
+    rows, cols = (np.flatnonzero((full > 0).any(axis=axis)) for axis in (1, 0))
     box = (col + int(cols[0]), row + int(rows[0]), col + int(cols[-1]), row + int(rows[-1])) if len(rows) else None
-    return Extent(int((full > level).sum()), int((full > -level).sum()), box)
+    return Extent(int(np.count_nonzero(full > level)), int(np.count_nonzero(full > -level)), box)
 
 
 def _cut_off(found: Candidate, view: View, tile: tuple[int, int]) -> bool:

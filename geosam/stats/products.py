@@ -23,8 +23,10 @@ from geosam.stats.along import reach_waters
 from geosam.stats.cold import cold_patches
 from geosam.stats.layers import Floats, RasterLayer, open_layers
 from geosam.stats.pieces import areal, on_grid
+from geosam.stats.styles import styles_of
 from geosam.stats.zonal import Zonal, percent_name, zonal
 from geosam.vector import check_path
+from geosam.vector.style import STYLES_LAYER, styles_table
 from geosam.vector.write import _faults, _whole_or_not
 
 Progress = Callable[[str, int, int], None]
@@ -236,6 +238,8 @@ def _write(stats: RiverStats, options: StatsOptions, out: Path | None, csv: Path
                 found = pyogrio.read_info(part, layer=name, force_feature_count=True)["features"]
                 if found != len(table):
                     raise OutputError(f"{out} cannot be written: {found} of {len(table)} rows arrived.")
+            styles = styles_of(dict(_asked(stats, options)), stats.report["layers"][0]["prefixes"][0] + "mean")
+            pyogrio.write_dataframe(styles_table(styles), part, driver="GPKG", layer=STYLES_LAYER, append=True)
     if csv is not None:
         with _faults(csv), _whole_or_not(csv) as part:
             stats.rows().to_csv(part, index=False, float_format="%.10g")

@@ -11,14 +11,13 @@ from xml.etree import ElementTree
 
 import pandas as pd
 
+from geosam.vector.shades import Colour, Palette, Shades, pipe
+
 DOCTYPE = "<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>"
 STYLES_LAYER = "layer_styles"
 """Table of a GeoPackage in which QGIS looks for the styles of its layers."""
 _GEOMETRY = {"marker": "0", "line": "1", "fill": "2"}
 _CLASS = {"marker": "SimpleMarker", "line": "SimpleLine", "fill": "SimpleFill"}
-
-Colour = tuple[int, int, int, int]
-"""Red, green, blue and opacity, each 0 to 255."""
 
 
 @dataclass(frozen=True)
@@ -45,22 +44,41 @@ class Categories:
     """By value; all of one kind."""
 
 
-Style = Symbol | Categories
+@dataclass(frozen=True)
+class Ranges:
+    """A symbol for each range of a column of numbers; features without a number are not drawn."""
+
+    column: str
+    symbols: Mapping[tuple[float, float], Symbol]
+    """By the least and the most value, both in the range; all of one kind."""
+
+
+Style = Symbol | Categories | Ranges | Shades | Palette
+"""The first three are of features, the others of a raster."""
 
 WATER = Symbol("fill", (31, 155, 255, 90), (0, 94, 168, 255))
+POINTS = Categories(
+    "label",
+    {
+        "water": Symbol("marker", (31, 155, 255, 255), (255, 255, 255, 255)),
+        "dry": Symbol("marker", (230, 159, 0, 255), (255, 255, 255, 255)),
+    },
+)
+"""Control points, in the colours of their picture."""
 
 
 def style_path(result: Path) -> Path:
-    """Where QGIS looks for the style of a file: ``rivers.qml`` beside ``rivers.geojson``."""
+    """Where QGIS looks for the style of a file: ``rivers.qml`` beside ``rivers.geojson`` and ``rivers.tif``."""
     return result.with_suffix(".qml")
 
 
-def write_style(result: Path, style: Style = WATER) -> Path | None:
+def write_style(result: Path, *styles: Style) -> Path | None:
     """Write the style of a result beside it, unless one is there: a style that a person made is not replaced.
 
     Args:
         result: The file of the layer.
-        style: How its features are drawn.
+        *styles: How it is drawn; of features and of a raster together where two files share the style's name. None:
+            as water polygons.
 
     Returns:
         The style's path; None where there was one already, or the folder takes no more: a result is whole without.
@@ -68,7 +86,7 @@ def write_style(result: Path, style: Style = WATER) -> Path | None:
     path = style_path(result)
     try:
         with path.open("x", encoding="utf-8") as file:
-            file.write(qml(style))
+            file.write(qml(*(styles or (WATER,))))
     except OSError:
         return None
     return path
@@ -91,27 +109,40 @@ def styles_table(styles: Mapping[str, Style]) -> pd.DataFrame:
     )  # fmt: skip
 
 
-def qml(style: Style = WATER) -> str:
-    """A layer style as QGIS reads it."""
-    symbols = {"": style} if isinstance(style, Symbol) else dict(style.symbols)
+def qml(*styles: Style) -> str:
+    """A layer style as QGIS reads it: a vector layer takes what is of features, a raster what is of a raster."""
     root = ElementTree.Element("qgis", version="3.22.0", styleCategories="Symbology")
+    for style in styles:
+        if isinstance(style, Shades | Palette):
+            root.append(pipe(style))
+        else:
+            _add_features(root, style)
+    ElementTree.SubElement(root, "blendMode").text = "0"
+    ElementTree.SubElement(root, "customproperties")
+    ElementTree.indent(root, " ")
+    return f"{DOCTYPE}\n{ElementTree.tostring(root, encoding='unicode')}\n"
+
+
+def _add_features(root: ElementTree.Element, style: Symbol | Categories | Ranges) -> None:
     renderer = ElementTree.SubElement(root, "renderer-v2", symbollevels="0", enableorderby="0", forceraster="0")
+    symbols = [style] if isinstance(style, Symbol) else list(style.symbols.values())
     if isinstance(style, Symbol):
         renderer.set("type", "singleSymbol")
-    else:
+    elif isinstance(style, Categories):
         renderer.set("type", "categorizedSymbol")
         renderer.set("attr", style.column)
         _add_categories(renderer, style)
+    else:
+        renderer.set("type", "graduatedSymbol")
+        renderer.set("attr", style.column)
+        renderer.set("graduatedMethod", "GraduatedColor")
+        _add_ranges(renderer, style)
     drawn = ElementTree.SubElement(renderer, "symbols")
-    for number, symbol in enumerate(symbols.values()):
+    for number, symbol in enumerate(symbols):
         _add_symbol(drawn, str(number), symbol)
-    ElementTree.SubElement(root, "blendMode").text = "0"
     ElementTree.SubElement(root, "featureBlendMode").text = "0"
     ElementTree.SubElement(root, "layerOpacity").text = "1"
-    ElementTree.SubElement(root, "customproperties")
-    ElementTree.SubElement(root, "layerGeometryType").text = _GEOMETRY[next(iter(symbols.values())).kind]
-    ElementTree.indent(root, " ")
-    return f"{DOCTYPE}\n{ElementTree.tostring(root, encoding='unicode')}\n"
+    ElementTree.SubElement(root, "layerGeometryType").text = _GEOMETRY[symbols[0].kind]
 
 
 def _add_categories(renderer: ElementTree.Element, style: Categories) -> None:
@@ -120,6 +151,16 @@ def _add_categories(renderer: ElementTree.Element, style: Categories) -> None:
         ElementTree.SubElement(
             categories, "category", value=value, label=value, symbol=str(number), render="true", type="string"
         )
+
+
+def _add_ranges(renderer: ElementTree.Element, style: Ranges) -> None:
+    ranges = ElementTree.SubElement(renderer, "ranges")
+    for number, (least, most) in enumerate(style.symbols):
+        # The label is rounded, the ends are not: the least and the most value of the layer have to lie inside.
+        ElementTree.SubElement(
+            ranges, "range", lower=repr(float(least)), upper=repr(float(most)), label=f"{least:.4g} to {most:.4g}",
+            symbol=str(number), render="true",
+        )  # fmt: skip
 
 
 def _add_symbol(drawn: ElementTree.Element, name: str, symbol: Symbol) -> None:
