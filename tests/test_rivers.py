@@ -9,12 +9,12 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.features import rasterize
-from scipy.spatial import Delaunay
+from scipy.spatial import cKDTree
 
 from geosam.options import RiverOptions
-from geosam.rivers import RiverProducts, river_products, triangles
+from geosam.rivers import RiverProducts, river_products
 from geosam.rivers.banks import banks_of
-from geosam.rivers.triangles import wet_triangles
+from geosam.rivers.triangles import areas_of, circles_of, wet_triangles
 from geosam.synth.layout import lay_out
 from geosam.synth.options import SynthOptions
 from geosam.vector import polygonize
@@ -338,28 +338,12 @@ def test_a_section_that_runs_along_another_channel_measures_its_own_channel_alon
 
 
 @pytest.mark.parametrize("seed", [0, 1])
-def test_triangles_of_parts_are_those_of_the_whole(seed, monkeypatch):
+def test_wet_triangles_cover_the_water_and_nothing_else(seed):
     layout = lay_out(SynthOptions(width=SIZE, height=SIZE, gsd_m=2.0, seed=seed))
     largest = max((body for _, body in layout.truth), key=lambda body: body.length)
     banks = banks_of(largest, 1.0)
-    whole = wet_triangles(banks)
-    monkeypatch.setattr(triangles, "PART", len(banks.xy) // 12)
-    monkeypatch.setattr(triangles, "_MOST_SHARED", 99)
-    looked = []
-    monkeypatch.setattr(triangles, "Delaunay", lambda xy: looked.append(len(xy)) or Delaunay(xy))
-    parts = wet_triangles(banks)
-    assert len(looked) > 4
-    assert max(looked) < len(banks.xy)
-    assert len(parts) == len(whole)
-    assert {frozenset(one) for one in parts.tolist()} == {frozenset(one) for one in whole.tolist()}
-
-
-def test_water_wider_than_was_looked_for_is_triangulated_at_once(monkeypatch):
-    banks = banks_of(shapely.box(0, 0, 300, 100), 1.0)
-    whole = wet_triangles(banks)
-    monkeypatch.setattr(triangles, "PART", 50)
-    assert triangles._by_parts(banks, banks.polygon) is None  # parts would be no less than the whole
-    monkeypatch.setattr(triangles, "_MOST_SHARED", 99)
-    monkeypatch.setattr(triangles, "_widest", lambda polygon: 20.0)
-    assert triangles._by_parts(banks, banks.polygon) is not None
-    assert np.array_equal(wet_triangles(banks), whole)
+    corners = wet_triangles(banks)
+    assert areas_of(banks.xy, corners).sum() == pytest.approx(banks.polygon.area, rel=1e-3)
+    centre, radius = circles_of(banks.xy, corners)
+    nearest = cKDTree(banks.xy).query(centre)[0]
+    assert np.allclose(nearest, radius, rtol=1e-6)  # No point lies in a circle: Delaunay's own rule.
