@@ -112,7 +112,7 @@ def test_gradients_of_depthwise_convolutions_in_bfloat16_are_those_of_single_pre
     found = []
     for dtype in (torch.float32, torch.bfloat16):
         given = x.clone().requires_grad_()
-        out = block.depthwise(given.to(dtype))
+        out = block.depthwise[:2](given.to(dtype))  # The clamp would turn a rounding into a jump.
         (out.float() * torch.linspace(-1, 1, out.numel()).view(out.shape)).sum().backward()
         found.append((out.float(), given.grad, block.depthwise[0].weight.grad))
         block.zero_grad(set_to_none=True)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
 from torch import nn
 
+from geosam.models import fused
+from geosam.models.efficientnet import Block
 from geosam.models.folding import Folded, folded
+from geosam.models.fused import FusedConv
 from geosam.models.image_encoder import ImageEncoder
 
 
@@ -49,3 +53,40 @@ def test_the_copy_is_kept_until_weights_change() -> None:
     network.load_state_dict(encoder().state_dict())
     with torch.no_grad():
         torch.testing.assert_close(fast()(tile).water, first(tile).water)
+
+
+def test_no_clamp_is_left_behind_a_convolution() -> None:
+    kinds = {type(module) for module in folded(encoder()).modules()}
+    assert FusedConv in kinds
+    assert not {nn.ReLU, nn.ReLU6} & kinds
+
+
+@pytest.mark.parametrize("in_one_pass", [True, False])
+@pytest.mark.parametrize("shape", [(64, 96), (50, 34)])
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (5, 1), (3, 2), (5, 2)])
+def test_a_fused_convolution_pads_and_clamps_as_its_parts_do(
+    kernel: int, stride: int, shape: tuple[int, int], in_one_pass: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not in_one_pass:
+        monkeypatch.setattr(fused, "_fuses", lambda x: False)
+    torch.manual_seed(kernel * stride)
+    block = Block(8, 8, kernel, stride, 1).eval()
+    x = 8 * torch.randn(2, 8, *shape)
+    with torch.no_grad():
+        found, wanted = folded(block.depthwise)(x), block.depthwise(x)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    assert (found.min(), found.max()) == (0, 6)
+
+
+def test_a_fused_convolution_heeds_autocast_and_a_plain_relu() -> None:
+    torch.manual_seed(0)
+    parts = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1), nn.BatchNorm2d(4), nn.ReLU()).eval()
+    x = 9 * torch.randn(1, 4, 8, 8)
+    fast = folded(parts)
+    with torch.no_grad():
+        torch.testing.assert_close(fast(x), parts(x), rtol=1e-4, atol=1e-4)
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            rough = fast(x)
+    assert rough.dtype == torch.bfloat16
+    torch.testing.assert_close(rough.float(), parts(x), rtol=0.05, atol=0.1)
+    assert fast(x).max() > 6

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 
 from geosam.datasets import Pair, load_folder
 from geosam.finetune.augment import crop, turn, weather
+from geosam.finetune.mixing import two_places
 from geosam.finetune.recipe import DataSource, Recipe, Stage
 from geosam.finetune.samples import Sample, make_sample
 
@@ -141,12 +142,18 @@ class Batches(Dataset[Batch]):
         self.stage.fill_(self.schedule.stage_at(done))
 
     def _sample(self, side: int, stage: Stage, rng: np.random.Generator) -> Sample:
-        source = self.sources[int(rng.choice(len(self.sources), p=self.odds))]
-        image, label = crop(*source.draw(rng), side, source.options.zoom, rng)
-        image, label = turn(image, label, rng)
+        image, label = self._place(side, rng)
+        odds = stage.mixed if (label == 255).any() else stage.mixed_dry
+        if odds and rng.random() < odds:
+            image, label = two_places((image, label), self._place(side, rng), rng)
         if rng.random() < stage.weather:
             image = weather(image, rng)
         return make_sample(image, label, rng, stage.ways if stage.prompts else (1.0, 0.0, 0.0))
+
+    def _place(self, side: int, rng: np.random.Generator) -> tuple[UInt8, UInt8]:
+        """One crop of one tile, turned."""
+        source = self.sources[int(rng.choice(len(self.sources), p=self.odds))]
+        return turn(*crop(*source.draw(rng), side, source.options.zoom, rng), rng)
 
 
 def collate(samples: Sequence[Sample], origin: tuple[float, float]) -> Batch:

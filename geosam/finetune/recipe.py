@@ -59,6 +59,10 @@ class Stage(_Recipe):
     """Odds of asking by nothing, by the coarse mask as a hint, and by points or a box in single bodies."""
     weather: float = Field(default=0.85, ge=0, le=1)
     """Share of the tiles whose light, colour or sharpness is changed."""
+    mixed: float = Field(default=0.0, ge=0, le=1)
+    """Share of the tiles with water that show a part of another one too (:mod:`geosam.finetune.mixing`)."""
+    mixed_dry: float = Field(default=0.0, ge=0, le=1)
+    """The same of those without water."""
 
 
 class Schedule(_Recipe):

@@ -70,23 +70,27 @@ class _Plain(nn.Conv2d):
 
 
 class _Strided(_Plain):
-    """A convolution padded as TensorFlow's "same" pads it."""
+    """A convolution of stride 2 padded as TensorFlow's "same" pads it."""
+
+    @property
+    def lead(self) -> int:
+        """Rows and columns of padding that the upper left has less of than the lower right."""
+        return (self.kernel_size[0] - self.stride[0]) % 2
 
     def forward(self, x: Tensor) -> Tensor:
-        """From float (B, C, H, W), H and W even where the stride is 2."""
-        spare = self.kernel_size[0] - self.stride[0]
-        before = spare // 2
-        if self.stride[0] > 1:
-            x = F.pad(x, (before, spare - before, before, spare - before))
-        return super().forward(x)
+        """From float (B, C, H, W), H and W even."""
+        before = (self.kernel_size[0] - self.stride[0]) // 2
+        return super().forward(F.pad(x, (before, before + self.lead, before, before + self.lead)))
 
 
-def _conv(before: int, after: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def _conv(before: int, after: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
     padding = 0 if stride > 1 else kernel // 2
     kind = _Strided if stride > 1 else _Plain
-    return nn.Sequential(
-        kind(before, after, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(after, eps=EPS)
-    )
+    return [kind(before, after, kernel, stride, padding, groups=groups, bias=False), nn.BatchNorm2d(after, eps=EPS)]
+
+
+def _clamped(before: int, after: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> nn.Sequential:
+    return nn.Sequential(*_conv(before, after, kernel, stride, groups), nn.ReLU6(inplace=True))
 
 
 class Block(nn.Module):
@@ -95,16 +99,15 @@ class Block(nn.Module):
     def __init__(self, before: int, width: int, kernel: int, stride: int, expand: int) -> None:
         super().__init__()
         wide = before * expand
-        self.expand = _conv(before, wide) if expand > 1 else None
-        self.depthwise = _conv(wide, wide, kernel, stride, groups=wide)
-        self.project = _conv(wide, width)
+        self.expand = _clamped(before, wide) if expand > 1 else None
+        self.depthwise = _clamped(wide, wide, kernel, stride, groups=wide)
+        self.project = nn.Sequential(*_conv(wide, width))
         self.adds = stride == 1 and before == width
 
     def forward(self, x: Tensor) -> Tensor:
         """From float (B, before, H, W) to (B, width, H/stride, W/stride)."""
-        y = x if self.expand is None else F.relu6(self.expand(x), inplace=True)
-        y = F.relu6(self.depthwise(y), inplace=True)
-        narrow: Tensor = self.project(y)
+        wide = x if self.expand is None else self.expand(x)
+        narrow: Tensor = self.project(self.depthwise(wide))
         return narrow + x if self.adds else narrow
 
 
@@ -114,7 +117,7 @@ class EfficientNetLite(nn.Module):
     def __init__(self, name: str = "efficientnet_lite0") -> None:
         super().__init__()
         wider, deeper = SCALES[name]
-        self.stem = nn.Sequential(*_conv(3, _STEM, 3, 2), nn.ReLU6(inplace=True))
+        self.stem = _clamped(3, _STEM, 3, 2)
         groups, before = [], _STEM
         for place, (channels, blocks, kernel, stride, expand) in enumerate(_PLAN):
             width = _whole(channels * wider)

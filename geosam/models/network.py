@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from geosam.models.image_encoder import Features, ImageEncoder
@@ -79,14 +80,17 @@ class TinySam(nn.Module):
         self.register_buffer("pixel_mean", torch.tensor(MEAN).view(3, 1, 1), persistent=False)
         self.register_buffer("pixel_std", torch.tensor(STD).view(3, 1, 1), persistent=False)
 
-    def encode(self, images: Tensor, encoder: Callable[[Tensor], Features] | None = None) -> Features:
-        """Features of 8-bit RGB tiles, uint8 or float 0..255 (B, 3, H, W), H and W multiples of 32.
+    def encode(self, images: Tensor, encoder: Callable[[Tensor], Features] | None = None, magnify: int = 1) -> Features:
+        """Features of 8-bit RGB tiles, uint8 or float 0..255 (B, 3, H, W), enlarged ``magnify`` times.
 
-        ``encoder`` stands in for the network's own, such as a faster copy of it.
+        Once enlarged, H and W are to be multiples of 32. ``encoder`` stands in for the network's own, such as a faster
+        copy of it.
         """
         x = (images.float() - self.pixel_mean) / self.pixel_std
-        encoder = self.image_encoder if encoder is None else encoder
-        features: Features = encoder(x.contiguous(memory_format=torch.channels_last))
+        x = x.contiguous(memory_format=torch.channels_last)
+        if magnify > 1:  # After scaling, which is then cheaper and comes to the same.
+            x = F.interpolate(x, scale_factor=magnify, mode="bilinear", align_corners=False)
+        features: Features = (self.image_encoder if encoder is None else encoder)(x)
         return features
 
     def decode(

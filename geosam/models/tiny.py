@@ -127,11 +127,8 @@ class TinyModel:
     def _encode(self, images: Tensor, encoder: Callable[[Tensor], Features] | None) -> Features:
         if images.dtype != torch.uint8 or images.shape[1:2] != (3,) or not all(map(self._takes, images.shape[2:])):
             raise ValueError(f"tiles must be uint8 (B, 3, {self.tile_px}, {self.tile_px}), got {tuple(images.shape)}")
-        seen = to_device(images, self.device)
-        if self.magnify > 1:
-            seen = F.interpolate(seen.float(), scale_factor=self.magnify, mode="bilinear", align_corners=False)
         with autocast(self.device, self.dtype):
-            features: Features = self.network.encode(seen, encoder)
+            features: Features = self.network.encode(to_device(images, self.device), encoder, self.magnify)
         return features
 
     @torch.inference_mode()
