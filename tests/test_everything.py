@@ -478,6 +478,10 @@ def test_ragged_masks_are_measured_as_smooth_ones_are(ragged, monkeypatch):
     assert found[0].box == found[1].box
     assert found[0].stability == pytest.approx(found[1].stability, abs=1e-4)
     assert 0.1 < found[0].stability < 1
+    monkeypatch.undo()
+    for more, passes in ((-1e-3, 1), (1e-3, 0)):
+        strict = limits.model_copy(update={"stability": found[0].stability + more})
+        assert len(list(candidates(logits, torch.ones(1), view, (256, 256), strict))) == passes
 
 
 @given(st.integers(0, 10_000), st.sampled_from([2, 4]), st.integers(1, 9), st.integers(1, 9), st.booleans())

@@ -8,8 +8,8 @@ import torch
 from transformers import SamConfig, SamModel
 
 from geosam.models import attention, load_model, loading
-from geosam.models.attention import FirstThatWorks, by_blocks, encode, flex, fused, plain_encode
-from geosam.models.device import to_device
+from geosam.models.attention import FirstThatWorks, by_blocks, by_channels, encode, flex, fused, plain_encode
+from geosam.models.device import autocast, to_device
 from geosam.options import ModelOptions
 
 CPU = torch.device("cpu")
@@ -64,7 +64,7 @@ def assert_same(found, expected):
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("attend", [by_blocks, fused, flex])
+@pytest.mark.parametrize("attend", [by_blocks, by_channels, fused, flex])
 def test_any_attention_gives_what_transformers_gives(attend, encoder, pixels, expected):
     assert_same(encode(encoder, pixels, attend), expected)
 
@@ -97,7 +97,7 @@ def test_blocks_cover_every_head_and_query_once():
 @pytest.mark.parametrize("changes", [{"use_rel_pos": False}, {"use_abs_pos": False}, {"qkv_bias": False}])
 def test_encoders_that_lack_a_part_are_encoders_too(changes, pixels):
     encoder = random_encoder(**changes)
-    for attend in (by_blocks, fused):
+    for attend in (by_blocks, by_channels, fused):
         assert_same(encode(encoder, pixels, attend), encoder(pixels).last_hidden_state)
 
 
@@ -110,11 +110,31 @@ def test_windows_come_apart_and_together():
     assert torch.equal(attention._out_of_windows(cut, 5, 7), x)
 
 
-def test_in_bfloat16_blocks_lose_no_more_than_fused_attention(encoder, pixels, expected):
+@pytest.mark.parametrize("attend", [by_blocks, by_channels])
+def test_in_bfloat16_a_cpu_loses_no_more_than_by_fused_attention(attend, encoder, pixels, expected):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        blocks, whole = (encode(encoder, pixels, attend).float() for attend in (by_blocks, fused))
-    lost = [(found - expected).pow(2).mean().sqrt() / expected.std() for found in (blocks, whole)]
+        ours, whole = (encode(encoder, pixels, way).float() for way in (attend, fused))
+    lost = [(found - expected).pow(2).mean().sqrt() / expected.std() for found in (ours, whole)]
     assert 0 < lost[0] < 1.5 * lost[1] < 0.1
+
+
+@pytest.mark.parametrize(("dtype", "amx", "way"), [
+    (torch.bfloat16, True, "by_channels"), (torch.bfloat16, False, "by_blocks"), (torch.float32, True, "by_blocks"),
+])  # fmt: skip
+def test_a_cpu_takes_what_suits_its_units(dtype, amx, way, encoder, pixels, monkeypatch):
+    taken = []
+    for name in ("by_channels", "by_blocks"):
+        monkeypatch.setattr(attention, name, lambda *parts, name=name: taken.append(name) or fused(*parts))
+    monkeypatch.setattr(attention, "has_amx", lambda: amx)
+    with autocast(CPU, dtype):
+        plain_encode(CPU)(encoder, pixels)
+    assert taken == [way] * len(encoder.layers)
+
+
+def test_channels_that_fill_up_change_nothing(monkeypatch, encoder, pixels, expected):
+    for multiple in (1, 7, 64):
+        monkeypatch.setattr(attention, "_CHANNELS", multiple)
+        assert_same(encode(encoder, pixels, by_channels), expected)
 
 
 def test_adapters_in_the_encoder_are_heeded(pixels):
@@ -133,9 +153,10 @@ def test_adapters_in_the_encoder_are_heeded(pixels):
     assert_same(encode(encoder, pixels, by_blocks), encoder(pixels).last_hidden_state)
 
 
-def test_gradients_are_those_of_transformers(pixels):
+@pytest.mark.parametrize("attend", [by_blocks, by_channels])
+def test_gradients_are_those_of_transformers(attend, pixels):
     gradients = []
-    for way in (plain_encode(CPU), lambda encoder, pixels: encoder(pixels).last_hidden_state):
+    for way in (partial(encode, attend=attend), lambda encoder, pixels: encoder(pixels).last_hidden_state):
         encoder = random_encoder().requires_grad_(True)
         way(encoder, pixels).square().mean().backward()
         gradients.append({name: weight.grad for name, weight in encoder.named_parameters()})

@@ -38,8 +38,16 @@ def choose_dtype(wanted: str, device: torch.device) -> torch.dtype:
 
 def cpu_has_bfloat16() -> bool:
     """Whether the CPU multiplies bfloat16 in hardware; without that, it is slower than float32, not faster."""
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(bool(getattr(torch.cpu, probe, lambda: False)()) for probe in probes)
+    return _cpu_says("_is_avx512_bf16_supported") or has_amx()
+
+
+def has_amx() -> bool:
+    """Whether the CPU has Intel's matrix units, which multiply bfloat16 about seven times as fast as float32."""
+    return _cpu_says("_is_amx_tile_supported")
+
+
+def _cpu_says(probe: str) -> bool:
+    return bool(getattr(torch.cpu, probe, lambda: False)())
 
 
 def to_device(images: Tensor, device: torch.device) -> Tensor:

@@ -31,6 +31,11 @@ class Extent:
     """First and last column and row above 0, as left, top, right, bottom, ends included, from the picture's corner;
     None where no pixel is above 0."""
 
+    @property
+    def stability(self) -> float:
+        """Share of the pixels above ``-level`` that are above ``level`` too; 0 where there are none."""
+        return self.inner / self.outer if self.outer else 0.0
+
 
 def extent(low: Floats, corner: tuple[int, int], times: int, level: float, ragged: float = MOST) -> Extent | None:
     """What a window of logits covers once every one of them has become ``times`` x ``times`` pixels.

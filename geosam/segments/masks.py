@@ -97,17 +97,21 @@ def _windows(inside: Tensor) -> Iterator[tuple[int, int, int, int] | None]:
 
 def _measured(candidate: Candidate, options: EverythingOptions) -> Candidate | None:
     """The candidate with its stability and box at full resolution; None if it does not pass."""
-    found = _extent(candidate, options.stability_offset)
-    stability = found.inner / found.outer if found.outer else 0.0
-    if found.box is None or (options.stability and not stability > options.stability):
+    found = _extent(candidate, options.stability_offset, options.stability or 0.0)
+    if found.box is None or not _stable(found, options.stability or 0.0):
         return None
     left, top, right, bottom = found.box
     x, y = candidate.view.left, candidate.view.top
-    return replace(candidate, box=(x + left, y + top, x + right, y + bottom), stability=stability)
+    return replace(candidate, box=(x + left, y + top, x + right, y + bottom), stability=found.stability)
 
 
-def _extent(candidate: Candidate, level: float) -> Extent:
-    """What the mask covers of its view."""
+def _stable(found: Extent, least: float) -> bool:
+    """Whether the stability is greater than a limit; 0: none."""
+    return not least or found.stability > least
+
+
+def _extent(candidate: Candidate, level: float, least: float) -> Extent:
+    """What the mask covers of its view; a ragged one that is not stable may go without its box."""
     height, width, *seen = candidate.grid
     times = seen[0] // height
     view = [candidate.view.height, candidate.view.width]
@@ -117,9 +121,13 @@ def _extent(candidate: Candidate, level: float) -> Extent:
             return found
     larger, (row, col) = enlarged(candidate)
     full = larger.numpy()
-    rows, cols = (np.flatnonzero((full > 0).any(axis=axis)) for axis in (1, 0))
+    found = Extent(int(np.count_nonzero(full > level)), int(np.count_nonzero(full > -level)), None)
+    if not _stable(found, least):
+        return found
+    inside = full > 0
+    rows, cols = (np.flatnonzero(inside.any(axis=axis)) for axis in (1, 0))
     box = (col + int(cols[0]), row + int(rows[0]), col + int(cols[-1]), row + int(rows[-1])) if len(rows) else None
-    return Extent(int(np.count_nonzero(full > level)), int(np.count_nonzero(full > -level)), box)
+    return replace(found, box=box)
 
 
 def _cut_off(found: Candidate, view: View, tile: tuple[int, int]) -> bool:
