@@ -63,8 +63,19 @@ def test_well_known_text_is_in_the_crs_of_the_scene(river_tif, tmp_path):
 
 
 def test_degrees_called_x_and_y_are_told_what_to_be_called(river_tif, tmp_path):
-    with pytest.raises(OptionsError, match=r"no prompt lies in .* call its columns lon and lat"):
+    with pytest.raises(OptionsError, match=r"no prompt lies in .* called lon and lat are degrees, x and y"):
         found(river_tif, table(tmp_path / "clicks.csv", ("x", "y"), *degrees()))
+
+
+def test_metres_called_lon_and_lat_are_told_what_to_be_called(river_tif, tmp_path):
+    with pytest.raises(OptionsError, match=r"no prompt lies in .* x and y are in the CRS of the scene"):
+        found(river_tif, table(tmp_path / "clicks.csv", ("lon", "lat"), EAST, NORTH))
+
+
+def test_blank_rows_of_a_spreadsheet_are_no_prompts(river_tif, tmp_path):
+    path = tmp_path / "clicks.csv"
+    path.write_text("x,y,label\n450140,5299900,water\n,,\n,,\n")
+    assert found(river_tif, str(path)).labels.tolist() == [1]
 
 
 @pytest.mark.parametrize(
@@ -74,6 +85,8 @@ def test_degrees_called_x_and_y_are_told_what_to_be_called(river_tif, tmp_path):
         ("x,y,label\n", "holds no feature"),
         ("", "is not a vector file that can be read"),
         ("x,y,label\n450140,5299900,wet\n", "feature 1 has the label 'wet'"),
+        ("x,y,label\n450140,5299900,water\nabc,5299900,dry\n", "feature 2 has no place that can be read (1 of 2 rows)"),
+        ("x,y,label\n450140,5299900,water\n,,dry\n", "feature 2 has no place that can be read (1 of 2 rows)"),
     ],
 )
 def test_a_bad_table_is_one_line_and_exit_2(text, words, river_tif, tmp_path, capfd):

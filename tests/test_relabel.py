@@ -272,7 +272,7 @@ def test_a_scene_that_cannot_be_used_is_named_and_the_others_go_on(truth, tmp_pa
     assert code == 1
     assert "torn.tif is not a raster" in err
     assert re.search(r"q.gpkg: 1 scene, \d accepted, \d to check \(confidence 0\.\d\d to 0\.\d\d", out)
-    with pytest.raises(SceneError, match=r"none of the 1 scenes can be used. First: .*torn"):
+    with pytest.raises(SceneError, match=r"no scene of 1 can be used. First: .*torn"):
         relabel.predict([tmp_path / "torn.tif"], tmp_path / "r.gpkg", model=Stub())
     assert not (tmp_path / "r.gpkg").exists()
 
@@ -453,6 +453,13 @@ def test_the_shares_are_of_the_iou_between_prediction_and_correction(queue, caps
     assert out == "4 scenes drawn, 3 corrected, 1 rejected, 0 waiting\nIoU over 0.9: 33.3%; over 0.75: 66.7%\n"
 
 
+def test_one_scene_is_not_one_scenes(queue, tmp_path, capsys):
+    set_status(queue, "corrected", "s0")
+    set_status(queue, "rejected", "s1", "s2", "s3")
+    assert ": 1 tile of 1 scene, 1 by the person" in run(capsys, "export", queue, "--out", tmp_path / "tiles")[1]
+    assert run(capsys, "audit", queue, "--audit", "1")[1].startswith("1 scene drawn, ")
+
+
 def test_two_empty_masks_agree(queue):
     nothing = gpd.read_file(queue, layer="water").iloc[:0]
     relabel.audit(queue, 4)
@@ -520,7 +527,7 @@ def missing(queue):
         (unknown_status, "the scene s2 has the status 'Corrected '. Accepted are accepted, to_check"),
         (no_status, "the scene s2 has the status NULL"),
         (no_crs, "the polygons of the layer water have no CRS"),
-        (nothing_accepted, "nothing to learn from: none of its 4 scenes"),
+        (nothing_accepted, "nothing to learn from: no scene of 4 is accepted"),
         (no_queue, "is no queue: it has no scenes"),
         (torn, "is not a GeoPackage that can be read"),
         (missing, "does not exist"),

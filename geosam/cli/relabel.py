@@ -77,7 +77,7 @@ def predict_command(scenes: tuple[str, ...], out: str, accept_above: float, over
     least, most = found.scenes["confidence"].min(), found.scenes["confidence"].max()
     count, check = len(found.scenes), len(found.scenes) - found.accepted
     click.echo(
-        f"{out}: {count} scene{'' if count == 1 else 's'}, {found.accepted} accepted, {check} to check "
+        f"{out}: {_counted(count, 'scene')}, {found.accepted} accepted, {check} to check "
         f"(confidence {least:.2f} to {most:.2f}, {time.perf_counter() - started:.1f} s)"
     )
     return 1 if found.failed else 0
@@ -113,7 +113,8 @@ def export_command(queue: str, out: str, person: str, split: str, chip_px: int, 
     made = " and ".join(f"{count} by the {who}" for who, count in sorted(done.by.items()))
     left = ", ".join(f"{count} {status}" for status, count in done.left.items())
     click.echo(
-        f"{out}: {done.tiles} tiles of {sum(done.by.values())} scenes, {made}{f'; left out: {left}' * bool(left)}"
+        f"{out}: {_counted(done.tiles, 'tile')} of {_counted(sum(done.by.values()), 'scene')}, "
+        f"{made}{f'; left out: {left}' * bool(left)}"
     )
 
 
@@ -137,9 +138,15 @@ def audit_command(queue: str, number: int | None, seed: int) -> None:
         click.echo(line)
 
 
+def _counted(count: int, what: str) -> str:
+    """``1 scene``, ``2 scenes``."""
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
 def _audit_lines(found: Audit) -> list[str]:
     rejected = f", {found.rejected} rejected" if found.rejected else ""
-    lines = [f"{len(found.sample)} scenes drawn, {len(found.ious)} corrected{rejected}, {found.waiting} waiting"]
+    drawn = f"{_counted(len(found.sample), 'scene')} drawn"
+    lines = [f"{drawn}, {len(found.ious)} corrected{rejected}, {found.waiting} waiting"]
     if not math.isnan(found.good):
         lines.append(f"IoU over 0.9: {found.good:.1%}; over 0.75: {found.fair:.1%}")
     return lines

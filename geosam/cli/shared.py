@@ -181,7 +181,8 @@ prompt_options: Decorator[Any] = join(
         key="prompts.which",
         type=click.Choice(["auto", "given", "both", "none"]),
         help="auto: points of the first guess. given: yours alone, and only tiles that hold one run; so it is where a "
-        "file of yours is named. both: yours join the automatic ones. none: no prompt, for a model trained for it.",
+        "file of yours is named. Points alone use neither the first guess nor near infrared, and reach no farther than "
+        "their tiles; both adds them to the automatic run. none: no prompt, for a model trained for it.",
     ),
     stage_option(
         "--points",

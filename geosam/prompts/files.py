@@ -99,7 +99,10 @@ def read_layer(option: str, path: str, kinds: Sequence[str], scene: Scene) -> La
             mend = "Name its columns lon and lat, or x and y if they are in the CRS of the scene."
         raise OptionsError(f"{option} {path} holds no geometry. {mend}")
     frame.index = np.arange(1, len(frame) + 1)
-    frame = frame[frame.geometry.notna() & ~frame.geometry.is_empty]
+    placed = frame.geometry.notna() & ~frame.geometry.is_empty
+    if is_table(path):
+        _check_rows(option, path, frame, placed)
+    frame = frame[placed]
     if len(frame) == 0:
         raise OptionsError(f"{option} {path} holds no feature. Give a vector file with {_plural(kinds)}.")
     _check_kinds(option, path, frame.geometry, kinds)
@@ -108,6 +111,17 @@ def read_layer(option: str, path: str, kinds: Sequence[str], scene: Scene) -> La
     first = np.array([shapely.get_coordinates(shape)[0] for shape in frame.geometry])
     table = frame.drop(columns=frame.geometry.name)
     return Layer(option, path, _in_pixels(option, path, frame.geometry, scene), first, frame.index.to_numpy(), table)
+
+
+def _check_rows(option: str, path: str, frame: Any, placed: Any) -> None:
+    """Refuse a row that says something, but not where: were it left out, a dry point would be lost unseen."""
+    said = frame.drop(columns=frame.geometry.name)
+    lost = frame.index[(said.notna() & (said != "")).any(axis=1) & ~placed]
+    if len(lost):
+        raise OptionsError(
+            f"{option} {path}: feature {lost[0]} has no place that can be read ({len(lost)} of {len(frame)} rows). "
+            "Give it both coordinates as numbers, or take its row out."
+        )
 
 
 def labels_of(layer: Layer) -> NDArray[np.int64]:

@@ -56,7 +56,8 @@ def read_given(options: PromptOptions, scene: Scene) -> GivenPrompts:
 def _of_tables(options: PromptOptions) -> str:
     """What else may be wrong of a table."""
     tables = [path for path in (options.points_file, options.boxes_file) if path and is_table(path)]
-    return f" {tables[0]} names no CRS: in degrees, call its columns lon and lat." if tables else ""
+    told = "columns called lon and lat are degrees, x and y are in the CRS of the scene or of a .prj beside the table"
+    return f" Of {tables[0]}: {told}." if tables else ""
 
 
 @dataclass

@@ -81,7 +81,7 @@ def export(
     wanted = read.scenes[read.scenes["status"].isin([ACCEPTED, CORRECTED])]
     if len(wanted) == 0:
         raise DatasetError(
-            f"{queue} has nothing to learn from: none of its {len(read.scenes)} scenes is accepted or corrected. "
+            f"{queue} has nothing to learn from: no scene of {len(read.scenes)} is accepted or corrected. "
             "Correct some in QGIS and set their status, or predict with a lower --accept-above."
         )
     rows: list[dict[str, Any]] = []

@@ -92,7 +92,7 @@ def predict(
     loaded = load_model(options.model) if model is None else model
     found, failed = _each(wanted, loaded, options, views, progress or (lambda stage, done, total: None))
     if not found:
-        raise SceneError(f"none of the {len(wanted)} scenes can be used. First: {failed[0]}")
+        raise SceneError(f"no scene of {len(wanted)} can be used. First: {failed[0]}")
     tables = _tables(found, loaded, options, accept_above, out)
     write_queue(out, tables)
     return Predicted(tables["scenes"], tuple(failed))

@@ -163,8 +163,9 @@ def _check_scenes(queue: Queue) -> None:
         elif row.fingerprint and fingerprint(where) != row.fingerprint:
             wrong.append(f"{row.scene} was changed since {row.predicted}")
     if wrong:
+        which = "the only scene" if len(queue.scenes) == 1 else f"{len(wrong)} of {len(queue.scenes)} scenes"
         raise DatasetError(
-            f"{queue.path} is out of date for {len(wrong)} of {len(queue.scenes)} scenes: {wrong[0]}. "
+            f"{queue.path} is out of date for {which}: {wrong[0]}. "
             "Put the scenes back where they were, or predict again."
         )
 
