@@ -22,6 +22,7 @@ from rasterio.transform import from_origin
 from geosam import cluster, segment
 from geosam.cli import main
 from geosam.cluster import parcel
+from geosam.cluster.farm import Farm
 from geosam.cluster.workers import Workers
 from geosam.errors import OutputError, RunError, SceneError
 from geosam.options import SegmentOptions
@@ -161,6 +162,10 @@ def test_scenes_side_by_side_give_the_bytes_of_one_after_another(
     assert [list(batch.done) for batch in done] == [[inputs[0], *inputs[2:]]] * 2
     assert told[0] == told[1]
     assert LOG == []
+    lines = list(done[1].lines())
+    assert [line.split(":")[0] for line in lines] == [
+        f"{tmp_path / 'two.geojson'}, {tmp_path / name}" for name in names
+    ]
     left = sorted(path.name for path in tmp_path.iterdir())
     assert left == sorted([*names, "bad.tif", "one.geojson", "two.geojson"])
 
@@ -171,7 +176,9 @@ def test_scenes_side_by_side_go_to_files_of_their_own_and_are_resumed(
     for name in ("a.tif", "b.tif"):
         shutil.copy(river_tif, tmp_path / name)
     inputs, out = [str(tmp_path / name) for name in ("a.tif", "b.tif")], tmp_path / "out"
-    segment_many(inputs, options, out=f"{out}/", machines=machines)
+    told: list[tuple[str, int, int]] = []
+    segment_many(inputs, options, out=f"{out}/", machines=machines, progress=lambda *news: told.append(news))
+    assert told == [("scenes", 0, 2), ("scenes", 1, 2), ("scenes", 2, 2)]
     assert sorted(path.name for path in out.iterdir()) == ["a.geojson", "b.geojson"]
     again = segment_many(inputs, options, out=f"{out}/", machines=machines)
     assert list(again.bad) == inputs
@@ -244,7 +251,7 @@ def show() -> None:
 def test_a_worker_without_the_file_is_named_and_the_other_does_the_work(
     machines: Workers, alone: Run, tmp_path: Path
 ) -> None:
-    workers = list(machines.client.scheduler_info()["workers"])
+    workers = list(machines.client.nthreads())
     machines.client.run(hide, str(alone.scene), workers=workers[:1])
     try:
         assert Run(alone.scene, alone.options, tmp_path).go(machines).same_as(alone)
@@ -277,7 +284,7 @@ def heal() -> None:
 
 
 def test_tiles_that_fail_on_a_sick_worker_are_tried_on_another(machines: Workers, alone: Run, tmp_path: Path) -> None:
-    workers = list(machines.client.scheduler_info()["workers"])
+    workers = list(machines.client.nthreads())
     machines.client.run(sicken, workers=workers[:1])
     try:
         run = Run(alone.scene, alone.options, tmp_path).go(machines)
@@ -303,7 +310,7 @@ def test_a_worker_whose_disk_is_full_is_named_and_the_other_does_the_work(
     folder = tmp_path / "out"
     folder.mkdir()
     machines.storage = (tmp_path / "storage").as_uri()
-    workers = list(machines.client.scheduler_info()["workers"])
+    workers = list(machines.client.nthreads())
     machines.client.run(let_write, 100, workers=workers[:1])
     try:
         assert Run(alone.scene, alone.options, folder).go(machines).same_as(alone)
@@ -312,6 +319,39 @@ def test_a_worker_whose_disk_is_full_is_named_and_the_other_does_the_work(
         assert "full" in LOG[0]
     finally:
         machines.client.run(let_write, -1)
+
+
+def test_scenes_of_a_worker_whose_disk_is_full_are_done_by_the_other(
+    machines: Workers, river_tif: Path, options: SegmentOptions, tmp_path: Path
+) -> None:
+    for name in ("a.tif", "b.tif"):
+        shutil.copy(river_tif, tmp_path / name)
+    inputs, out = [str(tmp_path / name) for name in ("a.tif", "b.tif")], tmp_path / "out"
+    workers = list(machines.client.nthreads())
+    machines.client.run(let_write, 100, workers=workers[:1])
+    try:
+        batch = segment_many(inputs, options, out=f"{out}/", machines=machines)
+    finally:
+        machines.client.run(let_write, -1)
+    assert (list(batch.done), batch.bad) == (inputs, {})
+    assert sorted(path.name for path in out.iterdir()) == ["a.geojson", "b.geojson"]
+    assert len(LOG) == 1
+    assert workers[0] in LOG[0]
+
+
+def test_no_worker_seems_gone_while_the_client_looks_for_itself(machines: Workers) -> None:
+    """The client asks the scheduler for its own sake every other second, and for no worker at all."""
+    machines.client.sync(machines.client._update_scheduler_info)
+    assert machines.client._scheduler_identity["workers"] == {}
+    farm = Farm(machines.client, LOG.append)
+    with pytest.MonkeyPatch.context() as between:
+        between.setattr(machines.client, "_update_scheduler_info", nothing)
+        assert set(farm.workers()) == set(machines.client.nthreads())
+    assert LOG == []
+
+
+async def nothing(**_: Any) -> None:
+    """An answer that another one has overtaken."""
 
 
 def test_workers_that_do_not_see_the_folder_are_told_apart_from_a_bad_scene(
@@ -339,7 +379,7 @@ def show_sign() -> None:
 
 def test_a_worker_that_cannot_read_a_task_says_so(machines: Workers) -> None:
     address, said = machines.client.submit(parcel.unpacker(), b"cno_such_module\nname\n.", pure=False).result()
-    assert address in machines.client.scheduler_info()["workers"]
+    assert address in machines.client.nthreads()
     assert "no_such_module" in said
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import itertools
 import json
 import os
@@ -25,16 +26,19 @@ from odc.geo.geobox import GeoBox
 import geosam
 from geosam import cluster
 from geosam.cluster import starting
-from geosam.cluster.blocks import _BlockStore, cut
+from geosam.cluster.blocks import _BlockStore, _keep, cut
 from geosam.cluster.card import ModelCard, model_here
 from geosam.cluster.farm import MOST_TRIES, Farm, _Tasks, _Try
 from geosam.cluster.parcel import Fault, Raised
 from geosam.cluster.storage import Sign, Storage, Watch
-from geosam.errors import ModelError, OptionsError, OutputError, RunError, SceneError
+from geosam.cluster.tasks import SceneTask, run_task
+from geosam.cluster.workers import _wanted
+from geosam.errors import GeosamError, ModelError, OptionsError, OutputError, RunError, SceneError
 from geosam.mosaic import Mosaic
 from geosam.mosaic.store import StripStore
 from geosam.options import ModelOptions
 from geosam.pipeline.lock import Owner, locked
+from geosam.pipeline.machines import SceneJob
 from geosam.tiling import plan_tiles
 
 # The cut --------------------------------------------------------------------------------------------------------------
@@ -110,6 +114,20 @@ def test_a_lock_of_a_process_that_is_gone_is_put_aside(tmp_path: Path) -> None:
     assert lock.exists()
 
 
+def test_a_lock_that_a_full_disk_has_no_room_for_does_not_stay(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_room(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    out = tmp_path / "rivers.geojson"
+    with monkeypatch.context() as full:
+        full.setattr("geosam.pipeline.lock.json.dump", no_room)
+        with pytest.raises(OutputError, match="the disk is full"), locked(out, Owner.new()):
+            pytest.fail("the run went on")
+    assert list(tmp_path.iterdir()) == []
+    with locked(out, Owner.new()):
+        pass
+
+
 # Retries --------------------------------------------------------------------------------------------------------------
 
 
@@ -123,7 +141,14 @@ class Yard:
         self.asked: list[dict[str, Any]] = []
         self.cancelled = 0
 
-    def scheduler_info(self, n_workers: int) -> dict[str, Any]:
+    @property
+    def scheduler(self) -> Yard:
+        return self
+
+    def sync(self, call: Any, **how: Any) -> Any:
+        return call(**how)
+
+    def identity(self, n_workers: int) -> dict[str, Any]:
         return {"workers": {name: {"resources": {"GPU": 1.0} if "gpu" in name else {}} for name in self.kinds}}
 
     def submit(self, function: Any, parcel: bytes, **how: Any) -> Ended:
@@ -170,6 +195,17 @@ def test_every_task_is_done_as_long_as_one_worker_can(kinds: list[str], jobs: in
         assert len(told) <= len(kinds) - kinds.count("good")
     else:
         assert all(isinstance(outcome, Fault) for outcome in found.values())
+
+
+@pytest.mark.parametrize("count", [1, 2, 5])
+def test_a_fault_of_all_workers_is_told_by_the_last_one_alone(count: int) -> None:
+    """The others said only that their work goes elsewhere: what ended the run is not said twice."""
+    told: list[str] = []
+    [(_, fault)] = Farm(Yard(dict.fromkeys("abcde"[:count], "bad")), told.append).each(work, [0], "x")
+    assert isinstance(fault, Fault)
+    assert [line.split(":")[0] for line in told] == [
+        f"worker {name} cannot go on, and its work goes to others" for name in "abcd"[: count - 1]
+    ]
 
 
 def test_a_task_that_fails_everywhere_is_given_up_and_the_others_are_done() -> None:
@@ -329,6 +365,78 @@ def test_storage_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="cannot be written from") as told:
             Storage(url).put("x", b"1")
         assert "\n" not in str(told.value)
+
+
+# A full disk ----------------------------------------------------------------------------------------------------------
+
+
+class FullDisk:
+    """Takes half of what is written and then has no room; in place of ``Path.write_bytes`` and of an fsspec system."""
+
+    def write_bytes(self, path: Path, data: bytes) -> None:
+        with path.open("wb") as file:
+            file.write(data[: len(data) // 2])
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def pipe_file(self, path: str, data: bytes) -> None:
+        self.write_bytes(Path(path), data)
+
+    def makedirs(self, path: str, exist_ok: bool) -> None:
+        Path(path).mkdir(exist_ok=exist_ok)
+
+    def rm(self, path: str, recursive: bool) -> None:
+        Path(path).unlink()
+
+
+def test_a_storage_without_room_is_named_with_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("geosam.cluster.storage._opened", lambda url: (FullDisk(), url))
+    with pytest.raises(OutputError) as told:
+        Storage(str(tmp_path)).put("strip-00000", b"0123")
+    assert str(told.value) == (
+        f"{tmp_path} is full, as {socket.gethostname()} sees it. Make room there, then run again with --resume."
+    )
+
+
+def test_a_run_that_cannot_say_that_it_is_wanted_leaves_no_half_of_a_sign(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("geosam.cluster.storage._opened", lambda url: (FullDisk(), url))
+    with pytest.raises(OutputError, match="is full"), _wanted(Sign(Storage(str(tmp_path)), "run")):
+        pytest.fail("the run went on")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_worker_whose_own_disk_is_full_says_which_machine_and_leaves_nothing_half_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: FullDisk().write_bytes(path, data))
+    with pytest.raises(OutputError, match=rf"^{re.escape(socket.gethostname())}: .*the disk is full.*--resume\.$"):
+        _keep(tmp_path / "geosam-1.tif", b"0123")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("error", "is_the_scenes"),
+    [(OutputError("full"), False), (RunError("ended"), False), (SceneError("no raster"), True)],
+)
+def test_a_disk_without_room_is_the_workers_fault_and_not_the_scenes(
+    error: GeosamError, is_the_scenes: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("geosam.cluster.tasks.model_here", lambda *_: None)
+    monkeypatch.setattr("geosam.cluster.tasks.run_scene", fail)
+    sign = Sign(Storage(str(tmp_path)), "run")
+    sign.set()
+    options: Any = SimpleNamespace(model=None)
+    job = SceneJob("a.tif", None, tmp_path / "a.geojson", None, None, None, False, False)
+    task = SceneTask(job, options, None, Owner.new(), sign, is_file=False)  # type: ignore[arg-type]
+    if is_the_scenes:
+        assert run_task(task, 0) is error
+    else:
+        with pytest.raises(type(error)):
+            run_task(task, 0)
 
 
 # Addresses ------------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from geosam import predict
 from geosam.cluster.card import ModelCard, model_here
 from geosam.cluster.storage import Sign, Storage, Watch, absolute
 from geosam.coarse import CoarseMask
-from geosam.errors import RunError, SceneError
+from geosam.errors import OutputError, RunError, SceneError
 from geosam.mosaic import Mosaic
 from geosam.mosaic.store import StripStore, disk_faults, is_whole
 from geosam.options import SegmentOptions
@@ -196,13 +196,26 @@ def _fetched(mail: Storage) -> Path:
         data = mail.get(_COARSE)
         if data is None:
             raise RunError(f"{mail.url} has no coarse mask. Was it removed while the run was on?")
-        part = kept.with_name(f"{kept.name}.part")
-        with disk_faults(kept, len(data)):
-            for old in kept.parent.glob("geosam-*.tif*"):
+        _keep(kept, data)
+    return kept
+
+
+def _keep(path: Path, data: bytes) -> None:
+    """Write a file of this worker's own, whole or not at all, in place of those of earlier runs.
+
+    Raises:
+        OutputError: This machine's disk is full; it says which machine, since the path is nobody else's.
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        with disk_faults(path, len(data)):
+            for old in path.parent.glob("geosam-*.tif*"):
                 old.unlink()
             part.write_bytes(data)
-            os.replace(part, kept)
-    return kept
+            os.replace(part, path)
+    except OutputError as error:
+        part.unlink(missing_ok=True)
+        raise OutputError(f"{socket.gethostname()}: {error}") from None
 
 
 def _check_scene(scene: Scene) -> None:

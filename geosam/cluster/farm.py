@@ -44,7 +44,9 @@ class Farm:
             RunError: The scheduler is gone.
         """
         try:
-            found = self.client.scheduler_info(n_workers=-1)["workers"]
+            # Not client.scheduler_info(): the client looks there by itself every other second, for no worker at all,
+            # and where that answer comes in between, everybody seems to be gone.
+            found = self.client.sync(self.client.scheduler.identity, n_workers=-1)["workers"]
         except Exception as error:
             raise lost(error) from None
         able = {address: worker for address, worker in found.items() if worker["resources"].get("GPU", 0) >= self.gpu}
@@ -94,13 +96,14 @@ class Farm:
         """
         if not fault.worker:
             return None
-        if fault.worker not in self.shunned:
-            self.tell(f"worker {fault.worker}: {fault.error} Its work goes to others, if there are any.")
+        is_news = fault.worker not in self.shunned
         self.shunned.add(fault.worker)
         tries, counted = one.tries + 1, one.counted + (fault.worker in self.proven)
         others = frozenset(self.there - self.shunned)
         if counted >= MOST_TRIES or tries >= MOST_TRIES + (len(self.shunned) if others else 0):
             return None
+        if is_news and others:  # Where there are none, the fault itself ends the run, and is told once.
+            self.tell(f"worker {fault.worker} cannot go on, and its work goes to others: {fault.error}")
         return replace(one, tries=tries, counted=counted, where=others)
 
     def _look(self, tasks: _Tasks[Any, Any]) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from geosam.errors import OutputError, RunError
+from geosam.mosaic.store import is_full
 
 _SIGN_S = 5.0
 """Seconds between two looks at the sign: the longest that a worker computes for nobody."""
@@ -121,5 +122,7 @@ def absolute(path: str) -> str:
 
 
 def _trouble(url: str, done: str, error: Exception) -> str:
+    if isinstance(error, OSError) and is_full(error):
+        return f"{url} is full, as {socket.gethostname()} sees it. Make room there, then run again with --resume."
     reason = " ".join(str(error).split())[:200] or type(error).__name__
     return f"{url} cannot be {done} from {socket.gethostname()} ({reason}). Check --storage, and the room there."

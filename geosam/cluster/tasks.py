@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from geosam.cluster.card import ModelCard, model_here
 from geosam.cluster.storage import Sign, Watch, absolute
 from geosam.coarse.rules import known_methods
-from geosam.errors import GeosamError, RunError, SceneError
+from geosam.errors import GeosamError, OutputError, RunError, SceneError
 from geosam.models import MODELS
 from geosam.options import ModelOptions, SegmentOptions
 from geosam.pipeline import Rivers
@@ -55,7 +55,7 @@ def run_task(task: SceneTask, tries: int) -> Rivers | GeosamError:
     watch = Watch(task.sign)
     try:
         return run_scene(Here(task.owner), task.job, task.options, model, lambda stage, done, total: watch(done, total))
-    except RunError:
+    except (OutputError, RunError):  # A disk of this worker that is full is no fault of the scene.
         raise
     except GeosamError as error:
         return error

@@ -161,6 +161,8 @@ class Workers:
         with _wanted(sign):
             results = self._farm.each(run_task, tasks, "scene")
             done = len(outcomes)
+            if progress is not None:  # Before the first one ends, which may take hours.
+                progress("scenes", done, len(jobs))
             for place in range(len(jobs)):
                 while place not in outcomes:
                     index, outcome = next(results)
@@ -194,8 +196,8 @@ def _card(model: PromptableModel) -> ModelCard:
 @contextmanager
 def _wanted(sign: Sign) -> Iterator[None]:
     """Workers go on only in here."""
-    sign.set()
     try:
+        sign.set()  # Inside: a full disk leaves an empty sign behind.
         yield
     finally:
         sign.clear()
@@ -216,7 +218,7 @@ def _emptied(mail: Storage | None, mosaic: Mosaic) -> Iterator[None]:
         yield
     finally:
         if mail is not None:
-            _fetch(mail, mosaic, mosaic.store.missing())
+            _fetch(mail, mosaic, mosaic.store.missing())  # Without room here they stay there, for --resume.
             mail.remove()
 
 

@@ -167,9 +167,14 @@ def disk_faults(path: Path, needed: int | None = None) -> Iterator[None]:
             f"{path} exists and is not a work folder of geosam. Move it or choose another --out."
         ) from None
     except OSError as error:
-        if error.errno in _FULL or "no space" in str(error).lower():
+        if is_full(error):
             raise OutputError(full_message(path, needed, "the disk is full")) from error
         raise OutputError(f"{path} cannot be written: {error.strerror or error}. Check the folder of --out.") from error
+
+
+def is_full(error: OSError) -> bool:
+    """Whether what could not be written had no room: on the disk, in a quota, or as large a file as is allowed."""
+    return error.errno in _FULL or "no space" in str(error).lower()
 
 
 def full_message(path: Path, needed: int | None, fault: str) -> str:

@@ -72,10 +72,15 @@ def locked(output: Path, owner: Owner) -> Iterator[None]:
 def _made(path: Path, owner: Owner) -> bool:
     """Make the lock, if there is none: the one step that only one of two runs can do."""
     try:
-        with path.open("x", encoding="utf-8") as file:
-            json.dump(asdict(owner), file)
+        file = path.open("x", encoding="utf-8")
     except FileExistsError:
         return False
+    try:
+        with file:
+            json.dump(asdict(owner), file)
+    except BaseException:  # On a full disk an empty lock would keep the next run off, too.
+        path.unlink(missing_ok=True)
+        raise
     return True
 
 

@@ -63,8 +63,9 @@ class Batch:
         """A line for each input that is done: file, water found, work, time."""
         for path in self.kept:
             yield f"{path}: finished by an earlier run, and left as it is"
+        in_one_file = len(set(self.written.values())) < len(self.written)
         for name, report in self.done.items():
-            yield _line(self.written[name], report)
+            yield _line(f"{self.written[name]}, {name}" if in_one_file else str(self.written[name]), report)
 
 
 def segment_many(
@@ -307,7 +308,7 @@ def _told(batch: Batch, tell: Callable[[str], None]) -> Batch:
     return batch
 
 
-def _line(path: Path, report: dict[str, Any]) -> str:
+def _line(path: str, report: dict[str, Any]) -> str:
     tiles, seconds = report["tiles"], sum(report["seconds"].values())
     work = f"{tiles['run']} of {tiles['total']} tiles run, {seconds:.1f} s, coarse mask {report['coarse']['method']}"
     if report["polygons"] == 0:
