@@ -1,7 +1,8 @@
-"""Seconds and peak memory from a water mask to centrelines, widths, reaches, islands and the mask of one component.
+"""Seconds, CPU seconds and peak memory from a water mask to centrelines, widths, reaches, islands and a mask.
 
-The mask is the truth of a made-up scene: a braided river from edge to edge with streams, lakes and an oxbow, cut by
-bridges, which are closed again. With ``--threads N`` other rivers are laid over it, so that there is more to do.
+The mask it starts from is the truth of a made-up scene: a braided river from edge to edge with streams, lakes and an
+oxbow, cut by bridges, which are closed again. With ``--threads N`` other rivers are laid over it, so that there is more
+to do. That mask is made before the clock starts, and kept.
 
 python benchmarks/rivers.py --size 2000
 """
@@ -36,13 +37,13 @@ def main() -> None:
     asked = parser.parse_args()
     path = water_mask(asked.size, asked.threads)
     stages = measure.Stages()
-    started = time.perf_counter()
+    started, worked = time.perf_counter(), time.process_time()
     with tempfile.TemporaryDirectory(dir=measure.FOLDER) as folder:
         products = river_products(
             path, RiverOptions(bridge_m=10.0), out=Path(folder) / "network.gpkg", mask=Path(folder) / "mask.tif"
         )
     seconds = time.perf_counter() - started
-    stages["cpu"] = time.process_time()
+    stages["cpu"] = time.process_time() - worked
     measure.report("rivers", asked.size, seconds, stages, len(products.layers.water))
     print({name: products.report[name] for name in ("bodies", "bridges", "centrelines", "sections", "islands")})
 
@@ -69,10 +70,17 @@ def write(bodies: list[shapely.Polygon], size: int, path: Path) -> None:
     with rasterio.open(path, "w", **profile) as raster:
         for top in range(0, size, ROWS):
             rows = min(ROWS, size - top)
-            near = [body for body in bodies if body.bounds[1] < top + rows and body.bounds[3] > top]
+            near = pieces(bodies, top, rows, size)
             shape = (rows, size)
             strip = rasterize(near, shape, transform=Affine.translation(0, top)) if near else np.zeros(shape, np.uint8)
             raster.write(strip.astype(np.uint8), 1, window=Window(0, top, size, rows))
+
+
+def pieces(bodies: list[shapely.Polygon], top: int, rows: int, size: int) -> list[shapely.Polygon]:
+    """What of some bodies lies in a strip, and a little more: rasterio takes long over every vertex it is given."""
+    near = np.array([body for body in bodies if body.bounds[1] < top + rows and body.bounds[3] > top], object)
+    cut = shapely.get_parts(shapely.clip_by_rect(near, -size, top - 3, 2 * size, top + rows + 3))
+    return list(cut[shapely.get_type_id(cut) == shapely.GeometryType.POLYGON])
 
 
 if __name__ == "__main__":

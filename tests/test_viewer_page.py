@@ -335,6 +335,41 @@ def test_the_swipe_shows_the_other_result_on_the_right(tab, truth):
     assert not tab.tab.is_visible("#divider")
 
 
+def test_arrow_keys_move_the_divider_of_the_swipe(tab):
+    """From where W was pressed, without the mouse, and the map stays where it is."""
+    divider = tab.tab.get_by_role("slider", name="Divider between two results")
+    tab.tab.mouse.click(*tab.at(20, 20))  # the focus is on the map, as it is after every click
+    tab.settle()
+    tab.press("w")
+    divider.wait_for(state="visible")
+    place = tab.tab.evaluate("geosam.map.getCenter().toArray()")
+
+    def percent() -> float:
+        box, main = divider.bounding_box(), tab.tab.locator("main").bounding_box()
+        return float(100 * (box["x"] + 1 - main["x"]) / main["width"])
+
+    def moved_by(key: str) -> float:
+        before = percent()
+        tab.press(key)
+        assert float(divider.get_attribute("aria-valuenow")) == pytest.approx(percent(), abs=0.6)
+        return percent() - before
+
+    assert moved_by("ArrowRight") == pytest.approx(2, abs=0.2)
+    assert moved_by("ArrowLeft") == pytest.approx(-2, abs=0.2)
+    assert moved_by("PageDown") == pytest.approx(-10, abs=0.2)
+    tab.press("End")
+    assert percent() == pytest.approx(float(divider.get_attribute("aria-valuemax")), abs=0.2)
+    assert moved_by("ArrowRight") == 0
+    tab.press("Home")
+    assert percent() == pytest.approx(float(divider.get_attribute("aria-valuemin")), abs=0.2)
+    assert tab.tab.evaluate("geosam.map.getCenter().toArray()") == place
+    tab.press("w")
+    assert not divider.is_visible()
+    tab.press("ArrowRight")  # the map's again
+    tab.tab.wait_for_function("at => geosam.map.getCenter().lng > at[0]", arg=place)
+    tab.press("0")
+
+
 def test_everything_fits_on_a_laptops_screen(tab, truth):
     tab.click(*spot_in(truth))
     wide, high = tab.tab.evaluate("[document.documentElement.scrollWidth, document.documentElement.scrollHeight]")

@@ -19,6 +19,7 @@ from shapely.geometry import box
 from geosam.coarse.opened import opened
 from geosam.coarse.runs import UNKNOWN
 from geosam.errors import OptionsError
+from geosam.scene.vectors import read_vector
 
 if TYPE_CHECKING:
     from geosam.scene import Scene
@@ -96,12 +97,12 @@ class VectorMask:
     @classmethod
     def of(cls, path: Path, scene: Scene) -> VectorMask:
         """Read the polygons and bring them to the scene's CRS."""
-        import geopandas
-
         try:
-            layer = geopandas.read_file(path)
+            layer = read_vector(path)
         except Exception as error:  # pyogrio's errors have no common base with those of the drivers under it
             raise OptionsError(f"{path} is neither a raster nor a vector file that can be read: {error}") from None
+        if getattr(layer, "active_geometry_name", None) is None:  # a plain table
+            raise OptionsError(f"{path} holds no geometry. Give --method a mask of polygons, or a raster.")
         if scene.has_crs and layer.crs is None:
             raise OptionsError(
                 f"{path} has no CRS, so its place in the scene is unknown. Give --method a mask with a CRS."

@@ -11,6 +11,7 @@ import shapely
 from odc.geo.geobox import GeoBox
 
 from geosam.errors import DatasetError
+from geosam.scene.vectors import read_vector
 
 VECTOR_SUFFIXES = (".gpkg", ".geojson", ".shp", ".fgb")
 """Of labels found by their stem; a .json beside a raster is more often its metadata."""
@@ -56,10 +57,8 @@ def holds_polygons(path: Path) -> bool:
 @lru_cache(maxsize=2)
 def _geometry(path: Path, _written: int) -> Any:
     """geopandas.GeoSeries of a file, or None; read once where one file has the labels of many orthos."""
-    import geopandas
-
     try:
-        frame = geopandas.read_file(path)
+        frame = read_vector(path)
     except Exception as error:  # pyogrio, fiona and GDAL each raise their own
         reason = " ".join(str(error).split()).rstrip(".")
         raise DatasetError(f"{path} is not a vector file that can be read ({reason}).") from None

@@ -24,6 +24,7 @@ from shapely.geometry import box
 from geosam.datasets import IGNORE, WATER
 from geosam.datasets.polygons import check_degrees
 from geosam.errors import DatasetError
+from geosam.scene.vectors import read_vector
 
 Bool = NDArray[np.bool_]
 
@@ -208,11 +209,8 @@ def open_file(path: str | Path) -> RasterFile | VectorFile:
 
 
 def _read_vector(path: Path) -> VectorFile:
-    import geopandas
-
     try:
-        table = geopandas.read_parquet(path) if path.suffix == ".parquet" else geopandas.read_file(path)
-        shapes = table.geometry
+        shapes = read_vector(path).geometry
     except Exception as error:  # pyogrio's errors have no common base with those of the drivers under it
         reason = " ".join(str(error).split())[:200]
         raise DatasetError(f"{path} is neither a raster nor a vector file that can be read: {reason}") from None

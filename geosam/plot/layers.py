@@ -23,6 +23,7 @@ from shapely.geometry.polygon import orient
 from geosam.errors import SceneError
 from geosam.plot.canvas import mapped
 from geosam.plot.sheet import Ground
+from geosam.scene.vectors import ANY, read_vector
 
 
 @runtime_checkable
@@ -150,10 +151,6 @@ def _read_vector(path: str | Path) -> gpd.GeoDataFrame:
     if "://" not in str(path) and not str(path).startswith("/vsi") and not Path(path).exists():
         raise SceneError(f"{path} does not exist. Give an existing vector or raster file.")
     try:
-        if Path(path).suffix == ".parquet":
-            return gpd.read_parquet(path)
-        # The first layer with geometries; geopandas takes it too, but warns of a table of styles beside it.
-        first = next((str(name) for name, kind in pyogrio.list_layers(path) if kind), None)
-        return gpd.read_file(path, layer=first)
+        return cast("gpd.GeoDataFrame", read_vector(path, ANY))
     except (pyogrio.errors.DataSourceError, OSError, ValueError) as error:
         raise SceneError(f"{path} cannot be read as polygons or points: {error}") from None

@@ -16,13 +16,13 @@ import shapely
 from affine import Affine
 from odc.geo.geobox import GeoBox
 from rasterio.errors import NotGeoreferencedWarning
-from rasterio.features import rasterize
 from rasterio.windows import Window
 from scipy import ndimage
 from scipy.sparse import coo_array
 from scipy.sparse.csgraph import connected_components
 
 from geosam.rivers.banks import Longs
+from geosam.rivers.burning import Burning
 from geosam.vector.write import _faults, _whole_or_not
 
 STRIP_PX = 16_000_000
@@ -31,7 +31,6 @@ _NEARLY = 0.005
 _AROUND = np.ones((3, 3), bool)
 """Pixels that meet at a corner are one component, as they are for skeletons."""
 
-Bytes = npt.NDArray[np.uint8]
 Labels = npt.NDArray[np.int32]
 
 
@@ -80,7 +79,7 @@ def write_mask(polygon: shapely.Polygon, grid: GeoBox, path: Path) -> int:
     Raises:
         OutputError: The folder is missing or the disk is full.
     """
-    strips = _Strips(polygon, grid)
+    strips = _Strips(Burning.of(polygon, grid), grid)
     largest = strips.largest()
     count = 0
     profile: dict[str, Any] = {
@@ -103,7 +102,7 @@ def write_mask(polygon: shapely.Polygon, grid: GeoBox, path: Path) -> int:
 class _Strips:
     """A polygon on a grid, some rows at a time, each with components of its own."""
 
-    polygon: shapely.Polygon
+    burning: Burning
     grid: GeoBox
 
     def __iter__(self) -> Iterator[tuple[Window, Labels]]:
@@ -111,9 +110,7 @@ class _Strips:
         rows = max(512, STRIP_PX // max(width, 1) // 512 * 512)
         for top in range(0, height, rows):
             window = Window(0, top, width, min(rows, height - top))
-            affine = self.grid.affine @ Affine.translation(0, top)
-            water: Bytes = rasterize([self.polygon], (window.height, width), transform=affine, dtype="uint8")
-            labels, _ = ndimage.label(water, _AROUND)
+            labels, _ = ndimage.label(self.burning.rows(top, window.height), _AROUND)
             yield window, labels
 
     def largest(self) -> list[npt.NDArray[np.bool_]]:

@@ -9,7 +9,6 @@ from pathlib import Path
 import geopandas as gpd
 import numpy as np
 import numpy.typing as npt
-import pyogrio
 import pyproj
 import rasterio
 import shapely
@@ -21,6 +20,7 @@ from geosam.rivers.banks import Geometries
 from geosam.rivers.exits import Edge
 from geosam.rivers.plane import Plane, plane_of
 from geosam.scene.grid import pixel_size_m
+from geosam.scene.vectors import read_vector
 from geosam.vector import polygonize_raster
 
 _FINE = 0.1
@@ -161,18 +161,13 @@ def _table(water: str | Path | gpd.GeoDataFrame) -> tuple[gpd.GeoDataFrame, GeoB
 
 def _read_vector(path: Path) -> gpd.GeoDataFrame:
     try:
-        table = gpd.read_parquet(path) if path.suffix == ".parquet" else gpd.read_file(path, layer=_first_layer(path))
+        table = read_vector(path)
     except Exception as error:  # pyogrio's errors have no common base with those of the drivers under it
         reason = " ".join(str(error).split()).rstrip(".")[:200]
         raise SceneError(f"{path} is neither a raster nor a vector file that can be read: {reason}.") from None
     if not isinstance(table, gpd.GeoDataFrame):
         raise SceneError(f"{path} holds no geometry. Give a vector file of water polygons, or a mask raster.")
     return table
-
-
-def _first_layer(path: Path) -> str | None:
-    """The first layer with geometries; geopandas takes it too, but warns of a table of styles beside it."""
-    return next((str(name) for name, kind in pyogrio.list_layers(path) if kind), None)
 
 
 def single_polygons(shapes: Geometries) -> Geometries:

@@ -15,6 +15,7 @@ from rasterio.features import geometry_mask
 
 from geosam.errors import SceneError
 from geosam.scene.header import Box, Mask
+from geosam.scene.vectors import read_vector
 
 EDGE_PARTS = 64
 """An edge is cut into this many parts of the AOI's extent before it is reprojected: straight lines bend."""
@@ -71,12 +72,10 @@ def read_aoi(path: str, geobox: GeoBox, source: str) -> Aoi:
 
 def _polygons(path: str, geobox: GeoBox, source: str) -> Any:
     """shapely array of the file's polygons in the raster's CRS."""
-    import geopandas
-
     if not os.path.exists(path) and "://" not in path and not path.startswith("/vsi"):
         raise SceneError(f"--aoi {path} does not exist. Give a vector file with polygons.")
     try:
-        frame = geopandas.read_file(path)
+        frame = read_vector(path, named=None)
     except Exception as error:  # pyogrio, fiona and GDAL each raise their own
         reason = " ".join(str(error).split()).rstrip(".")
         raise SceneError(f"--aoi {path} is not a vector file that can be read ({reason}).") from None

@@ -17,6 +17,7 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from geosam.errors import OptionsError
 from geosam.prompts.opening import SNAP
 from geosam.scene import Scene
+from geosam.scene.vectors import read_vector
 from geosam.vector import polygonize_raster
 from geosam.vector.ground import ground_of
 from geosam.vector.ordered import crew
@@ -211,7 +212,7 @@ def _read(option: str, path: str) -> gpd.GeoDataFrame:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Of mixed types in a column.
-            table = gpd.read_parquet(path) if Path(path).suffix.lower() == ".parquet" else gpd.read_file(path)
+            table = read_vector(path)
     except Exception as error:  # pyogrio, pyarrow and GDAL each raise their own
         reason = " ".join(str(error).split()).rstrip(".")[:200]
         raise OptionsError(f"{option} {path} is not a vector file that can be read ({reason}).") from None

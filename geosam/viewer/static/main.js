@@ -70,7 +70,7 @@ function key(event, scene) {
         p: () => page.tools.choose("point"), b: () => page.tools.choose("box"), d: () => page.tools.choose("delete"),
         f: () => page.state.pending?.polygons && step("api/follow"),
         h: () => page.panel.apply(true),
-        w: () => page.swipe.toggle(),
+        w: () => page.swipe.toggle(!page.swipe.on, true),
         0: () => page.map.fitBounds(scene.bounds, { padding: 28, duration: 300 }),
         "?": () => at("help").showModal(),
       }[name];
