@@ -84,6 +84,11 @@ def test_bands_of_a_table_and_splits_of_a_folder_without_any(saved, tmp_path):
     assert len(whole.open()) == 6
     assert [item.name for item in held.open()] == [tile.name for tile in made]
     assert len(made) == 2
+    (tmp_path / "pairs" / "index.csv").write_text("\n".join(["file,split", *(f"t{n},test" for n in range(6))]))
+    anew = DataOptions(resplit=True, validation=0.4)
+    made = open_labelled(tmp_path / "pairs", anew).splits["test"]
+    assert [item.name for item in whole.model_copy(update={"data": anew}).open()] == [tile.name for tile in made]
+    assert len(made) == 2
 
 
 def test_a_damaged_image_is_skipped_and_counted(tmp_path, tiny_weights, capsys):

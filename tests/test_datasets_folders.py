@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import rasterio
 from PIL import Image
+from pydantic import ValidationError
 
 from geosam.datasets import DataOptions, open_labelled, readable
 from geosam.errors import DatasetError
@@ -122,6 +123,23 @@ def test_splits_that_the_data_have_share_no_group_where_groups_are_asked_for(fol
     (folder / "index.csv").write_text("\n".join(["file,split,day", *(row[:-1] + "A" for row in rows)]))
     with pytest.raises(DatasetError, match="every training tile is of a group that validation or test hold too: A"):
         open_labelled(folder, DataOptions(group_by="day"))
+
+
+def test_splits_can_be_made_anew_where_those_of_the_data_share_every_group(folder):
+    """As of the Elwha river, whose own validation tiles are of the same flights as the training ones."""
+    rows = [f"t{n},{'train' if n % 2 else 'validation'},{n // 2}" for n in range(10)]
+    (folder / "index.csv").write_text("\n".join(["file,split,day", *rows]))
+    with pytest.raises(DatasetError, match="every training tile is of a group that validation or test hold too"):
+        open_labelled(folder, DataOptions(group_by="day"))
+    data = open_labelled(folder, DataOptions(group_by="day", resplit=True, validation=0.2))
+    assert {split: len(tiles) for split, tiles in data.splits.items()} == {"train": 6, "validation": 2, "test": 2}
+    days = [{tile.group for tile in tiles} for tiles in data.splits.values()]
+    assert sum(map(len, days)) == len(set.union(*days)) == 5
+    assert all(tile.split == split for split, tiles in data.splits.items() for tile in tiles)
+    assert not data.warnings
+    assert data.signature != open_labelled(folder).signature
+    with pytest.raises(ValidationError, match="resplit takes validation twice"):
+        DataOptions(resplit=True, validation=0.5)
 
 
 def test_the_share_of_validation_is_as_asked(folder):

@@ -4,11 +4,13 @@ import io
 import logging
 import pickle
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from geosam.cli import main
 from geosam.datasets import DataOptions, Tile, open_labelled
 from geosam.errors import DatasetError
 
@@ -240,3 +242,35 @@ def test_a_data_set_of_the_hub_is_asked_for_by_its_name(hf, monkeypatch):
     changed = open_labelled("org/rivers", DataOptions(subset="small", revision="v1"))
     assert changed.signature != data.signature
     assert open_labelled("org/rivers", DataOptions(subset="small", revision="v1")).signature == changed.signature
+
+
+@pytest.mark.parametrize("recipe", ["elwha", "elwha-best"])
+def test_the_recipes_for_the_elwha_river_keep_its_flights_apart(hf, tmp_path, monkeypatch, recipe):
+    """On a table of the columns, names and splits of stodoran/elwha-segmentation-v1, each flight in both splits."""
+    dates = [f"201{year}0{month}07" for year in range(2, 8) for month in (4, 8)]
+
+    def part(count, column):
+        places = [f"Elwha_{('LR', 'MR')[n % 2]}_{date}_{n:03}_{column:03}" for date in dates for n in range(count)]
+        return table(hf, 0, len(places)).remove_columns("name").add_column("name", places)
+
+    hf.DatasetDict({"train": part(5, 1), "validation": part(1, 2)}).save_to_disk(tmp_path / "saved")
+    seen = {}
+
+    def stop(dataset, model, out, options, *, data, **rest):
+        seen.update(options=options, model=model, data=open_labelled(dataset, data))
+        raise DatasetError("that is all")
+
+    monkeypatch.setattr("geosam.finetune.finetune", stop)
+    config = Path(__file__).parent.parent / "configs" / "finetune" / f"{recipe}.toml"
+    with pytest.raises(SystemExit) as stopped:
+        main(
+            ["finetune", "--config", str(config), "--dataset", str(tmp_path / "saved"), "--out", str(tmp_path / "run")]
+        )
+    assert stopped.value.code == 2
+    assert (seen["model"].name, seen["options"].train) == ("sam-vit-base", "decoder")
+    splits = seen["data"].splits
+    flights = [{tile.name.split("_")[2] for tile in tiles} for tiles in splits.values()]
+    assert list(map(len, flights)) == [8, 2, 2]
+    assert sum(map(len, splits.values())) == 72
+    assert set.union(*flights) == set(dates)
+    assert not seen["data"].warnings

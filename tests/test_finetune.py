@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from geosam.errors import DatasetError, OutputError
 from geosam.finetune import loop
 from geosam.finetune.augment import _bands, crop, turn, weather
 from geosam.finetune.batches import Batches, collate
@@ -189,6 +190,24 @@ def test_a_run_that_was_cut_off_goes_on_with_the_same_curve(recipe, tmp_path, mo
     assert math.isfinite(json.loads(log[0])["water_bce"])
     weights = tmp_path / "runs" / "whole" / "model.safetensors"
     assert load_model(ModelOptions(name=str(weights))).tile_px == 64
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_training_does_not_overwrite_a_run_unasked(recipe, tmp_path):
+    out = tmp_path / "runs" / "earlier"
+    out.mkdir(parents=True)
+    files = [out / name for name in ("state.pt", "log.jsonl")]
+    for path in files:
+        path.write_text("earlier")
+    with pytest.raises(OutputError, match=r"holds a run already\. Give --resume to go on, --overwrite to begin again"):
+        train(recipe, tmp_path, out)
+    with pytest.raises(DatasetError, match="has no subfolder images"):  # A fault of the data costs no earlier run.
+        train(recipe, tmp_path / "nowhere", out, overwrite=True)
+    assert [path.read_text() for path in files] == ["earlier", "earlier"]
+    short = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"steps": 1})})
+    train(short, tmp_path, out, overwrite=True)
+    assert torch.load(files[0], weights_only=True)["step"] == 1
+    assert [json.loads(line)["step"] for line in files[1].read_text().splitlines()] == [0]
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -7,11 +7,13 @@ import os
 import shutil
 import subprocess
 import sys
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 from torchvision.ops import sigmoid_focal_loss
 
@@ -19,11 +21,14 @@ from geosam.cli import main
 from geosam.datasets import open_labelled
 from geosam.errors import DatasetError, ModelError, OptionsError, OutputError, RunError
 from geosam.finetune import TuneOptions, finetune
+from geosam.finetune import quick as quick_room
 from geosam.finetune import store as store_room
 from geosam.finetune.kept import detached, embeddings_of, encoded
 from geosam.finetune.losses import boundary, focal, mask_loss
 from geosam.finetune.memory import in_parts
 from geosam.finetune.questions import Way, ask_about, draw_way
+from geosam.finetune.quick import _attend as attend
+from geosam.finetune.quick import quick
 from geosam.finetune.ranks import Ranks
 from geosam.finetune.scoring import masks
 from geosam.finetune.store import corners, cut, drawn, open_store
@@ -67,6 +72,46 @@ def base(request, tiny_weights, tiny_sam_folder):
 def run(tiles, base, out, **options):
     settings = ModelOptions(name=base, device="cpu", dtype="float32")
     return finetune(tiles, settings, out, TuneOptions.of({**FAST, **options}))
+
+
+# On a CPU ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("scale", [None, 0.5])
+def test_what_a_cpu_learns_faster_is_the_same_function(monkeypatch, scale):
+    """Attention of few scores and GELU in bfloat16, forward and back; anything else is left to torch."""
+    asked = []
+    monkeypatch.setattr(quick_room, "_attend", lambda *given: asked.append(given) or attend(*given))
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(2, 3, n, 8, dtype=torch.bfloat16) for n in (64, 5, 5))
+
+    def learned(way):
+        parts = [part.clone().requires_grad_() for part in (q, k, v)]
+        with way:
+            found = F.gelu(F.scaled_dot_product_attention(*parts, scale=scale))
+        found.float().square().sum().backward()
+        return [found, *(part.grad for part in parts)]
+
+    plain = learned(nullcontext())
+    assert not asked
+    for one, other in zip(plain, learned(quick(torch.device("cpu"), torch.bfloat16)), strict=True):
+        assert one.dtype == other.dtype == torch.bfloat16
+        torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)
+    assert len(asked) == 1
+    monkeypatch.setattr(quick_room, "_SCORES", 64 * 5 - 1)
+    learned(quick(torch.device("cpu"), torch.bfloat16))
+    with quick(torch.device("cpu"), torch.bfloat16):
+        F.scaled_dot_product_attention(q, q, q, is_causal=True)
+    learned(quick(torch.device("cpu"), torch.float32))
+    assert len(asked) == 1
+
+
+def test_lessons_on_a_cpu_with_bfloat16_are_learned_the_faster_way(tiles, tiny_sam_folder, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(quick_room, "_attend", lambda *given: asked.append(given) or attend(*given))
+    settings = ModelOptions(name=str(tiny_sam_folder), device="cpu", dtype="bfloat16")
+    finetune(tiles, settings, tmp_path / "run", TuneOptions.of({**FAST, "epochs": 1}))
+    assert asked
 
 
 # The whole -----------------------------------------------------------------------------------------------------------
@@ -743,18 +788,18 @@ def test_a_recipe_does_not_overwrite_a_run_in_silence(tmp_path, monkeypatch, cap
     config, out, called = tmp_path / "recipe.toml", tmp_path / "run", []
     config.write_text('[[data]]\nfolder = "synth"\nweight = 1.0\n')
     out.mkdir()
-    monkeypatch.setattr("geosam.finetune.recipe.Recipe.from_toml", lambda path: SimpleNamespace(
-        schedule=SimpleNamespace(model_copy=lambda update: None), model_copy=lambda update: None))  # fmt: skip
-    monkeypatch.setattr("geosam.finetune.loop.train", lambda *_, **given: called.append(given["resume"]) or out)
     call = ["finetune", "--config", str(config), "--data-root", str(tmp_path), "--out", str(out)]
     for name in ("state.pt", "log.jsonl"):
         (out / name).write_text("earlier")
     assert run_verb(call) == 2
     assert "holds a run already" in capsys.readouterr().err
-    assert (run_verb([*call, "--resume"]), called) == (0, [True])
-    assert (out / "log.jsonl").exists()
-    assert (run_verb([*call, "--overwrite"]), called) == (0, [True, False])
-    assert not list(out.iterdir())
+    assert {path.read_text() for path in out.iterdir()} == {"earlier"}
+    monkeypatch.setattr("geosam.finetune.loop.train", lambda *_, **given: called.append(given) or out)
+    for asked in ("resume", "overwrite"):
+        assert run_verb([*call, f"--{asked}"]) == 0
+        assert {name: called[-1][name] for name in ("resume", "overwrite")} == {
+            name: name == asked for name in ("resume", "overwrite")
+        }
 
 
 def test_orthoimages_are_tuned_on_at_the_resolution_they_are_run_at(tmp_path, monkeypatch):

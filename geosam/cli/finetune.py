@@ -9,7 +9,7 @@ import click
 from click.core import ParameterSource
 
 from geosam.cli import labelled, shared, values
-from geosam.errors import OptionsError, OutputError
+from geosam.errors import OptionsError
 
 _TRAIN = ("decoder", "decoder+prompt", "lora", "all")
 _LOSSES = ("bce", "dice", "focal", "bce-dice", "sam", "boundary")
@@ -179,17 +179,12 @@ def _from_scratch(given: dict[str, Any], typed_model: bool) -> int:
 
     if not given["data_root"]:
         raise OptionsError("a recipe needs --data-root, the folder that holds its data folders; found none.")
-    recipe, out = Recipe.from_toml(given["config"]), Path(given["out"])
-    begun = [out / name for name in ("state.pt", "log.jsonl")]
-    if begun[0].exists() and not (given["resume"] or given["overwrite"]):
-        raise OutputError(f"{out} holds a run already. Give --resume to go on, --overwrite to begin again.")
-    for path in [] if given["resume"] else begun:
-        path.unlink(missing_ok=True)
+    recipe = Recipe.from_toml(given["config"])
     changes = {name: given[name] for name in ("minutes", "steps") if given[name] is not None}
     recipe = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update=changes)})
     weights = train(
-        recipe, Path(given["data_root"]), out, device=given["device"], resume=given["resume"],
-        start=Path(given["model"]) if typed_model else None,
+        recipe, Path(given["data_root"]), Path(given["out"]), device=given["device"], resume=given["resume"],
+        overwrite=given["overwrite"], start=Path(given["model"]) if typed_model else None,
     )  # fmt: skip
     click.echo(f"{weights}: trained. Use it with geosam segment --model {weights}")
     return 0

@@ -66,6 +66,10 @@ labelled_options = shared.join(
         "--group-by", metavar="COLUMN",
         help="Keep tiles of one place or date in one split; name:REGEX finds it in their names.",
     ),
+    click.option(
+        "--resplit", is_flag=True, default=None,
+        help="Make train, validation and test anew, in whole groups, whatever splits the data have.",
+    ),
     click.option("--validation", type=float, metavar="SHARE", help="Split off where there is none.  [default: 0.15]"),
 )  # fmt: skip
 """How data are laid out, what of them is taken, and how they are split; each is None, or (), where it is not given."""
@@ -73,7 +77,7 @@ labelled_options = shared.join(
 FIELDS = (
     "layout", "images", "masks", "image_suffix", "label_suffix", "image_column", "label_column", "name_column",
     "subset", "revision", "water_ids", "ignore_value", "names", "groups", "limit", "columns", "bands", "labels",
-    "chip_px", "group_by", "validation",
+    "chip_px", "group_by", "resplit", "validation",
 )  # fmt: skip
 """Of :class:`geosam.datasets.DataOptions`, and what the options above are handed on as."""
 

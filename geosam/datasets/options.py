@@ -56,6 +56,9 @@ class DataOptions(BaseModel):
     """Column whose tiles stay in one split: a place or a date; ``name:REGEX``: what is found in their names, as in
     ``name:_(\\d{8})_``. None: ``group`` if there is one, and splits that the data have stay as they are; ``name``: no
     groups."""
+    resplit: bool = False
+    """Pay no heed to the splits that the data have: make train, validation and test anew, in whole groups, the last two
+    with a share of ``validation`` each. For data whose own splits have every place or date in all of them."""
     validation: float = Field(default=0.15, gt=0, lt=1)
     """Share of the tiles that is split off where the data have no validation split."""
     seed: int = Field(default=0, ge=0)
@@ -75,6 +78,8 @@ class DataOptions(BaseModel):
             raise ValueError(f"gsd must be above 0 m, got {self.gsd}")
         if not 0 <= self.columns[0] < self.columns[1] <= 1:
             raise ValueError(f"columns must be a part of the width from 0 to 1, such as (0.5, 1), got {self.columns}")
+        if self.resplit and self.validation >= 0.5:
+            raise ValueError(f"resplit takes validation twice, so it must be below 0.5, got {self.validation}")
         if self.bands is not None and min(self.bands) < 1:
             raise ValueError(f"bands are counted from 1, got {self.bands}")
         return self

@@ -51,21 +51,24 @@ def split_tiles(tiles: Sequence[Tile], options: DataOptions) -> Splits:
     """Sort tiles into splits, and split off a validation set where there is none.
 
     Tiles without a split belong to the training; those of a split that is none of the three are left out, and where
-    ``group_by`` is given so are training tiles of a group that validation or test hold too.
+    ``group_by`` is given so are training tiles of a group that validation or test hold too. With ``resplit`` all three
+    are made anew.
 
     Raises:
         DatasetError: ``group_by`` names no column of the data, or no tile is left of those that are wanted.
     """
-    tiles, warnings = _known(_chosen(_grouped(tiles, options.group_by), options))
+    tiles, warnings = _known(_chosen(_grouped(_unsplit(tiles, options.resplit), options.group_by), options))
     parts: dict[str, list[Tile]] = {"train": [], "validation": [], "test": []}
     for tile in tiles:
         parts[tile.split].append(tile)
     if options.group_by is not None:
         parts["train"], left_out = _apart(parts)
         warnings += left_out
-    if parts["train"] and not parts["validation"]:
-        parts["train"], parts["validation"], doubts = _split_off(parts["train"], options)
-        warnings += doubts
+    share = options.validation * len(parts["train"])
+    for split in ("test", "validation") if options.resplit else ("validation",):
+        if parts["train"] and not parts[split]:
+            parts["train"], parts[split], doubts = _split_off(parts["train"], split, share, options.seed)
+            warnings += doubts
     if not parts["test"]:
         del parts["test"]
     return Splits(parts, (*warnings, *_shared_groups(parts)))
@@ -139,6 +142,11 @@ def _apart(parts: Mapping[str, Sequence[Tile]]) -> tuple[list[Tile], tuple[str, 
     )
 
 
+def _unsplit(tiles: Sequence[Tile], resplit: bool) -> Sequence[Tile]:
+    """The tiles as if nobody had split them, if that is asked for."""
+    return [replace(tile, split="") for tile in tiles] if resplit else tiles
+
+
 def _known(tiles: Sequence[Tile]) -> tuple[list[Tile], tuple[str, ...]]:
     named = [(tile, split_of(tile.split) if tile.split else "train") for tile in tiles]
     other = Counter(tile.split for tile, split in named if split is None)
@@ -149,18 +157,20 @@ def _known(tiles: Sequence[Tile]) -> tuple[list[Tile], tuple[str, ...]]:
     return kept, (f"splits other than train, validation and test are left out: {what}",)
 
 
-def _split_off(tiles: list[Tile], options: DataOptions) -> tuple[list[Tile], list[Tile], tuple[str, ...]]:
-    """Training and validation tiles; whole groups, drawn until the share is as near as it gets."""
+def _split_off(
+    tiles: list[Tile], split: str, wanted: float, seed: int
+) -> tuple[list[Tile], list[Tile], tuple[str, ...]]:
+    """Training tiles and those of another split; whole groups, drawn until it has as near to ``wanted`` as it gets."""
     if len(tiles) < 2:
-        return tiles, [], ("there is only one tile, so none is left for validation",)
+        return tiles, [], (f"there is only one tile, so none is left for {split}",)
     members = _members(tiles)
     doubts: tuple[str, ...] = ()
     if len(members) < 2:
-        doubts = (f"all tiles are of the group {tiles[0].group}, so validation tiles are neighbours of training tiles",)
+        doubts = (f"all tiles are of the group {tiles[0].group}, so {split} tiles are neighbours of training tiles",)
         members = {str(number): [number] for number in range(len(tiles))}
-    chosen = _drawn(members, options.validation * len(tiles), np.random.default_rng(options.seed))
+    chosen = _drawn(members, wanted, np.random.default_rng(seed))
     train = [tile for number, tile in enumerate(tiles) if number not in chosen]
-    return train, [replace(tile, split="validation") for n, tile in enumerate(tiles) if n in chosen], doubts
+    return train, [replace(tile, split=split) for n, tile in enumerate(tiles) if n in chosen], doubts
 
 
 def _members(tiles: Sequence[Tile]) -> dict[str, list[int]]:

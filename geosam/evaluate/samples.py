@@ -137,7 +137,9 @@ class DataSet(BaseModel):
         return tuple(named)
 
     def _splits_are_made(self, folder: Path) -> bool:
-        """Whether splits are asked for that nobody wrote down: then they are made as for tuning."""
+        """Whether splits are asked for that nobody wrote down, or new ones: then they are made as for tuning."""
+        if self.data.resplit:
+            return True
         rows = read_index(folder / "index.csv").values()
         return self.splits is not None and not any(split_and_group(row)[0] for row in rows)
 

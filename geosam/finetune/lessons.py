@@ -16,6 +16,7 @@ from geosam.finetune.kept import detached, embeddings_of
 from geosam.finetune.losses import iou_head, mask_loss
 from geosam.finetune.options import TuneOptions
 from geosam.finetune.questions import Kind, UInt8, Way, ask_about, draw_way
+from geosam.finetune.quick import quick
 from geosam.finetune.store import Store
 from geosam.finetune.suited import Suited
 from geosam.models.image_encoder import Features
@@ -71,6 +72,10 @@ class Lessons:
     def loss(self, lessons: Sequence[Lesson]) -> Losses:
         """What the model's answers cost."""
         tensors = self.store.tensors([one.number for one in lessons], [one.view for one in lessons])
+        with quick(self.model.device, self.model.dtype):
+            return self._cost(tensors, lessons)
+
+    def _cost(self, tensors: dict[str, Tensor], lessons: Sequence[Lesson]) -> Losses:
         embeddings = embeddings_of(self.model, tensors)
         if not (self.options.none and getattr(self.model, "plain", False)):
             return self._of_masks(embeddings, lessons)
@@ -100,11 +105,12 @@ class Lessons:
             size = (target.shape[-2], target.shape[-1])
             logits = F.interpolate(low, size, mode="bilinear", align_corners=False)
             each = torch.stack(
-                [mask_loss(self.options.loss, logits[:, m : m + 1], target, known) for m in range(low.shape[1])], dim=1
+                [mask_loss(self.options.loss, one, target, known) for one in torch.split(logits, 1, dim=1)], dim=1
             )
             best = each.argmin(dim=1, keepdim=True)
             masks = masks + each.gather(1, best)[:, 0]
-            chosen = logits.gather(1, best[..., None, None].expand(-1, 1, *size))
+            # Without gradients, as the IoU that is reached has none; picking one of one would copy all of it.
+            chosen = logits.detach() if not many else _picked(logits.detach(), best)
             heads = heads + iou_head(predicted.gather(1, best), chosen, target, known)
         return masks + self.options.iou_weight * heads, masks, heads
 
@@ -112,3 +118,8 @@ class Lessons:
         """Water and what is known of masks of 255, 0 and 128, each float (n, 1, S, S)."""
         truth = torch.from_numpy(np.stack(masks))[:, None].to(self.model.device)
         return (truth == 255).float(), (truth != 128).float()
+
+
+def _picked(logits: Tensor, best: Tensor) -> Tensor:
+    """Of each tile's logits, (n, M, h, w), those of one mask, (n, 1, h, w), by its number, (n, 1)."""
+    return logits.gather(1, best[..., None, None].expand(-1, 1, *logits.shape[-2:]))

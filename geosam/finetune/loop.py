@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Subset
 
 from geosam.finetune.batches import Batch, Batches
+from geosam.finetune.folder import check_holds_no_run, make_run_folder
 from geosam.finetune.losses import binary_cross_entropy, dice, intersection_over_union, iou_head
 from geosam.finetune.published import begin_with_published
 from geosam.finetune.ranks import Ranks
@@ -37,6 +38,7 @@ def train(
     *,
     device: str = "cpu",
     resume: bool = False,
+    overwrite: bool = False,
     start: Path | None = None,
 ) -> Path:
     """Train a small SAM from scratch or from weights, or go on from where an earlier run was cut off.
@@ -47,14 +49,22 @@ def train(
         out: Receives ``model.safetensors`` (the averaged weights), ``state.pt`` and ``log.jsonl``.
         device: A torch device.
         resume: Go on from ``state.pt``; the n-th batch is the same as in an unbroken run.
+        overwrite: Begin again in a folder that holds a run.
         start: Weights that an earlier run of the same model wrote; None: random ones.
 
     Returns:
         Path of the weights.
+
+    Raises:
+        OutputError: ``out`` holds a run already, or cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    check_holds_no_run(out, resume, overwrite)
     schedule = recipe.schedule
+    batches = Batches(recipe, root, out.parent / "synth")  # A fault of the data comes up before anything is written.
     ranks = Ranks.join(device)
+    if ranks.rank == 0:
+        make_run_folder(out, resume)
+    ranks.wait()  # Nobody begins before everybody has looked.
     device = ranks.device
     torch.manual_seed(schedule.seed)
     model = TinySam(TinySamConfig(**recipe.model)).to(torch.device(device)).to(memory_format=torch.channels_last)
@@ -68,7 +78,6 @@ def train(
     if resume and (out / "state.pt").exists():
         first, spent = _load(out / "state.pt", model, averaged, optimizer)
     mine = range(first * ranks.world + ranks.rank, schedule.steps * ranks.world, ranks.world)
-    batches = Batches(recipe, root, out.parent / "synth")
     loader = DataLoader(Subset(batches, mine), batch_size=None, num_workers=1, prefetch_factor=4)
     begun, saved = time.monotonic() - spent, time.monotonic()
     done_steps = first

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from geosam.datasets import DataOptions, LabelledData, open_labelled
 from geosam.errors import DatasetError, OutputError
+from geosam.finetune.folder import check_holds_no_run, make_run_folder
 from geosam.finetune.options import TuneOptions
 from geosam.finetune.outcome import Tuned
 from geosam.finetune.publish import Board
@@ -69,7 +70,7 @@ def finetune(
     loaded = load_model(settings.model_copy(update={"device": ranks.device.split(":")[0]}))
     base = str(Path(settings.name).resolve()) if Path(settings.name).exists() else settings.name
     if ranks.rank == 0:
-        _make(out, resume)
+        make_run_folder(out, resume)
     ranks.wait()
     tuner = Tuner(labelled, loaded, base, options, out, ranks, kept)
     tuner.warn = warn or tuner.warn
@@ -88,8 +89,7 @@ def _check_out(out: Path, cache: Path, resume: bool, overwrite: bool) -> None:
     for path, option in ((out, "--out"), (cache, "--cache")):
         if path.is_file():
             raise OutputError(f"{path} is a file. Give {option} a folder.")
-    if (out / "state.pt").exists() and not (resume or overwrite):
-        raise OutputError(f"{out} holds a run already. Give --resume to go on, --overwrite to begin again.")
+    check_holds_no_run(out, resume, overwrite)
 
 
 def _check_splits(data: LabelledData) -> None:
@@ -100,13 +100,3 @@ def _check_splits(data: LabelledData) -> None:
             )
     if not any(tile.weight for tile in data.splits["train"]):
         raise DatasetError("all training images have a weight of 0. Give at least one of them a weight above it.")
-
-
-def _make(out: Path, resume: bool) -> None:
-    try:
-        out.mkdir(exist_ok=True)
-        if not resume:
-            for name in ("log.jsonl", "state.pt"):
-                (out / name).unlink(missing_ok=True)
-    except OSError as error:
-        raise OutputError(f"{out} cannot be written ({error.strerror or error}). Choose another --out.") from None
