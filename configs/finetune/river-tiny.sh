@@ -8,7 +8,7 @@ data=$1 out=$2 processes=${3:-2}
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE=1
 configs=$(dirname "$0")
 before=
-for part in river-tiny river-tiny-longer river-tiny-more river-tiny-prompts; do
+for part in river-tiny river-tiny-longer river-tiny-more river-tiny-mixed river-tiny-last river-tiny-prompts; do
     folder=$out/$part
     if [ ! -e "$folder/done" ]; then
         [ -e "$folder/state.pt" ] && resume=--resume || resume=
