@@ -111,7 +111,8 @@ def in_browser(viewer: Viewer, spots: Any, corners: Any) -> list[dict[str, float
         tab.set_default_timeout(120_000)
         tab.goto(viewer.url)
         tab.wait_for_selector("body[data-ready]")
-        tab.wait_for_function("document.getElementById('tiles').textContent === '' && geosam.state.tiles.wanted > 0")
+        tab.wait_for_timeout(3000)  # Until the page has said what it looks at.
+        tab.wait_for_selector("#tiles:empty", state="attached")
         times = [click(tab, spot) for spot in spots.tolist()]
         browser.close()
     return times
@@ -122,7 +123,7 @@ def click(tab: Any, spot: list[float]) -> dict[str, float]:
     where = "c => { const p = geosam.map.project(c), r = geosam.map.getContainer().getBoundingClientRect();"
     tab.evaluate("document.getElementById('spent').textContent = ''")
     tab.mouse.click(*tab.evaluate(where + "return [p.x + r.left, p.y + r.top]; }", spot))
-    tab.wait_for_function("document.getElementById('spent').textContent !== ''")
+    tab.wait_for_selector("#spent:not(:empty)", state="attached")
     answer, page = re.findall(r"\d+", tab.inner_text("#spent"))
     tab.keyboard.press("Escape")
     tab.wait_for_selector("body:not(.busy)", state="attached")
