@@ -113,3 +113,14 @@ def test_the_bundled_model_heeds_its_points():
     assert not found[0, side // 2 :].any()
     assert found[1, -side // 4 + 4 :].all()
     assert not found[1, : side // 2].any()
+
+
+def test_a_box_on_a_reach_takes_the_reach_of_a_river_that_goes_on():
+    river = np.full((64, 64), -3.0, np.float32)
+    river[28:36, :] = 3.0
+    river[10:12, 30:32] = 3.0  # A puddle beside it, wholly in the box, does not stand for the river.
+    found = asked(river, box=(20, 0, 40, 64))
+    assert found[28:36, 20:40].all()
+    assert found[10:12, 30:32].all()
+    assert found.sum() == 8 * 20 + 4
+    assert not asked(river, box=(20, 44, 40, 64)).any()

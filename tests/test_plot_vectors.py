@@ -274,6 +274,7 @@ def test_the_verb_takes_files_by_their_place(
         (("width",), "needs NETWORK"),
         (("prompts", "S"), "needs POINTS"),
         (("overlay", "S", "r.gpkg", "x.gpkg"), "x.gpkg is one more"),
+        (("network", "S", "r.gpkg"), "network is neither a file nor a kind of picture"),
         (("S", "r.gpkg", "--probability", "p.tif"), "r.gpkg is one more"),
     ],
 )

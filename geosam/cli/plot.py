@@ -94,9 +94,17 @@ def command(
 
 
 def _kind_of(inputs: tuple[str, ...], kind: str | None, options: dict[str, str | None]) -> tuple[str, tuple[str, ...]]:
-    """The kind of picture and the files: the first word names the kind, unless there is a file of that name."""
+    """The kind of picture and the files: the first word names the kind, unless there is a file of that name.
+
+    Raises:
+        click.UsageError: It is a word that is neither.
+    """
     if inputs[0] in NEEDS and kind in (None, inputs[0]) and not os.path.exists(inputs[0]):
         return inputs[0], inputs[1:]
+    if kind is None and inputs[0].replace("-", "").isalpha() and not os.path.exists(inputs[0]):
+        raise click.UsageError(
+            f"{inputs[0]} is neither a file nor a kind of picture. The kinds are {', '.join(NEEDS)}."
+        )
     implied = {"--truth": "error", "--probability": "probability", "--before": "before-after"}
     said = [implied[name] for name, value in options.items() if value is not None]
     return kind or (said[0] if said else "overlay"), inputs

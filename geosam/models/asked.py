@@ -81,12 +81,17 @@ def _within(water: Logits, box: NDArray[np.float32]) -> Logits:
 
 
 def _mostly_inside(water: Logits, seen: Logits) -> Logits:
-    """The bodies of which more than half lies in the box, there."""
+    """In the box: the bodies of which more than half lies there, and the one with most water there.
+
+    That one may be a river that only passes through: a box drawn on a reach asks for the reach.
+    """
     bodies, count = ndimage.label(water > 0, _EIGHT)
-    if count == 0:
+    cells = np.bincount(bodies.ravel(), minlength=count + 1)[1:]
+    there = np.bincount(bodies[seen > _DRY], minlength=count + 1)[1:]
+    if not there.any():
         return np.full_like(water, _DRY)
-    share = ndimage.mean(seen > _DRY, bodies, np.arange(1, count + 1))
-    return np.where(np.isin(bodies, 1 + np.flatnonzero(np.asarray(share) > 0.5)), seen, np.float32(_DRY))
+    kept = (there > cells / 2) | (there == there.max())
+    return np.where(np.isin(bodies, 1 + np.flatnonzero(kept)), seen, np.float32(_DRY))
 
 
 def _cells(points: NDArray[np.float32], stride: float, shape: tuple[int, ...]) -> NDArray[np.intp]:
