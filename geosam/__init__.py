@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from geosam.vector import polygonize_raster, write_rivers
     from geosam.viewer import view
 
-__version__ = "0.7.0"
+__version__ = "0.8.0"
 
 __all__ = [
     "Change",

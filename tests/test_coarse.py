@@ -1,4 +1,4 @@
-"""The coarse mask: exact cleaning in strips, thresholds that know a mode from a slope, and honest reports."""
+"""The coarse mask: exact cleaning in strips, and honest reports."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from geosam.coarse import CoarseMask, coarse_mask, guess_water
 from geosam.coarse import mask as mask_module
 from geosam.coarse.clean import Limits, Seams, resolve_strip
 from geosam.coarse.rgb import HALO_PX, fit_look, rgb_score
-from geosam.coarse.threshold import fit_threshold
 from geosam.errors import OptionsError, OutputError
 from geosam.options import CoarseOptions, SceneOptions
 from geosam.scene import Scene
@@ -110,45 +109,6 @@ def test_a_diagonal_creek_is_one_water_body() -> None:
     classes = np.eye(9, dtype=np.uint8)
     np.testing.assert_array_equal(cleaned_in_strips(classes, 9, 5, [3, 4]), classes)
     assert not cleaned_in_strips(classes, 10, 0, [3, 4]).any()
-
-
-# Thresholds -----------------------------------------------------------------------------------------------------------
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.floats(-0.6, 0.6), st.floats(0.02, 0.3), st.integers(0, 1000), st.sampled_from([2_000, 60_000]))
-def test_one_mode_is_never_parted(centre: float, spread: float, seed: int, count: int) -> None:
-    """Otsu would halve it; the index's default stands."""
-    scores = np.random.default_rng(seed).normal(centre, spread, count)
-    fit = fit_threshold(scores, 0.0, -0.3, 0.5)
-    assert not fit.bimodal
-    assert fit.threshold == 0.0
-
-
-@pytest.mark.parametrize("share", [0.004, 0.02, 0.2, 0.5, 0.9])
-def test_two_modes_are_parted_however_rare_the_water(share: float) -> None:
-    rng = np.random.default_rng(5)
-    land, water = rng.normal(-0.3, 0.1, int(4e5 * (1 - share))), rng.normal(0.35, 0.1, int(4e5 * share))
-    fit = fit_threshold(np.concatenate([land, water]), 0.0, -0.3, 0.5)
-    assert fit.bimodal
-    assert (land > fit.threshold).mean() < 0.01
-    assert (water > fit.threshold).mean() > 0.95
-
-
-def test_forest_and_fields_are_not_taken_for_land_and_water() -> None:
-    """Three modes, the river the smallest: Otsu parts forest from fields."""
-    rng = np.random.default_rng(2)
-    forest, fields, river = (rng.normal(m, 0.03, n) for m, n in ((-0.4, 90_000), (-0.1, 90_000), (0.3, 9_000)))
-    fit = fit_threshold(np.concatenate([forest, fields, river]), 0.0, -0.3, 0.5)
-    assert 0 < fit.threshold < 0.25
-
-
-@settings(max_examples=60, deadline=None)
-@given(st.lists(st.floats(allow_nan=True, allow_infinity=True, width=32), max_size=60))
-def test_a_threshold_is_always_plausible(scores: list[float]) -> None:
-    fit = fit_threshold(np.array(scores, np.float32), 0.0, -0.3, 0.5)
-    assert -0.3 <= fit.threshold <= 0.5
-    assert 0 <= fit.separability <= 1
 
 
 # Scenes ---------------------------------------------------------------------------------------------------------------

@@ -21,6 +21,9 @@ More than the say that a run leaves the model beside it (:data:`geosam.predict.h
 sees red, green and blue alone may move banks, but not overrule infrared in the middle of a river or a forest.
 """
 
+SURE_BELIEF = 0.5
+"""Belief in a threshold from which on it has all of that trust."""
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -50,8 +53,13 @@ def choose_rule(scene: Scene, options: CoarseOptions) -> Choice:
     rule, fit = taken
     threshold = fit.threshold if options.threshold is None else options.threshold
     # Only infrared tells a model that sees red, green and blue something that it cannot see for itself.
-    trust = INDEX_TRUST if isinstance(rule, BandRule) and fit.bimodal else 0.0
+    trust = _trust_in(fit) if isinstance(rule, BandRule) else 0.0
     return Choice(rule, threshold, _reason(rule, fit, options, passed_over), _warnings(rule, fit, options), trust)
+
+
+def _trust_in(fit: Fit) -> float:
+    """Less for a threshold that may as well part two kinds of land, or a few roofs from all else."""
+    return INDEX_TRUST * min(1.0, fit.belief / SURE_BELIEF) if fit.bimodal else 0.0
 
 
 def _fitted(scene: Scene, options: CoarseOptions) -> list[tuple[Rule, Fit]]:
@@ -69,7 +77,10 @@ def _candidates(scene: Scene, method: str) -> list[Rule]:
     if method == "auto":
         # Never from an index to RGB: where an index has one mode there is one kind of ground, and RGB,
         # which parts fields from forest just as gladly, would find a river in it.
-        spectral: list[Rule] = [rule for rule in BAND_RULES.values() if not _missing(rule, scene)]
+        # Nor from an index with a guard to the same one without: the guard is what took the other mode for leaves.
+        there = [rule for rule in BAND_RULES.values() if not _missing(rule, scene)]
+        guarded = any(rule.veto is not None for rule in there)
+        spectral: list[Rule] = [rule for rule in there if not (guarded and rule.method == "ndwi")]
         return spectral or [fitted_look_rule(scene)]
     if method == "rgb":
         return [fitted_look_rule(scene)]

@@ -23,8 +23,8 @@ Bool = NDArray[np.bool_]
 UInt8 = NDArray[np.uint8]
 
 
-_VEGETATION = 0.3
-"""NDVI above which a pixel is leaves, whatever its NDWI: open water, turbid water too, stays below 0.2."""
+_VEGETATION = 0.2
+"""NDVI above which a pixel is leaves, whatever its NDWI: open water stays below, the Ucayali's mud below 0.11."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,10 @@ class BandRule:
         return self.default - spread / 2, self.default + spread / 2
 
     def _scores(self, values: Float, valid: Bool) -> Float:
-        scores = self.index(dict(zip(self.roles, values, strict=True)))
+        bands = dict(zip(self.roles, values, strict=True))
+        scores = self.index(bands)
+        if self.veto is not None and self.low is not None:  # Crops and forest: two kinds of land, no bank between.
+            scores = np.where(self.veto(bands), np.minimum(scores, np.float32(self.low)), scores)
         return np.where(valid, scores, np.float32(np.nan))
 
 

@@ -4,12 +4,13 @@ Otsu's threshold halves a scene that has only land, parts forest from fields whe
 small mode, and drifts into the land where a river covers one pixel in a hundred. So several cuts
 compete (Otsu's, one where both sides count the same, and every low point of the histogram),
 kept within what is plausible for the index. The deepest valley wins, a valley near the
-index's physical default before one far from it; without any valley the default stands.
+index's physical default before one far from it; without any valley the default stands. Water that is rarer
+than one pixel in a thousand, a brook in a large scene, competes too, at a discount: so do a few blue roofs.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +23,10 @@ _SMOOTH_BINS = 6.0
 """Standard deviation, in bins, of the smoothing before modes are looked for: a 1/85 of the range."""
 _KERNEL_BINS = 2 * np.sqrt(np.pi) * _SMOOTH_BINS
 """Bins that a smoothed count effectively averages."""
-_MIN_SHARE = 0.001
-"""A side with fewer pixels is noise; the mask warns below the same 0.1 %."""
+_MIN_SHARE = 0.0001
+"""A side with fewer pixels is noise."""
+_RARE_SHARE = 0.001
+"""A side with fewer pixels may be something else than the water looked for; the mask warns below the same 0.1 %."""
 _MIN_DEPTH = 0.15
 """Depth below which a valley is a ripple."""
 _MIN_SIGMAS = 4.0
@@ -40,6 +43,9 @@ class Fit:
     """Share of the scene's variance that lies between the sides, in [0, 1]; Otsu's eta, 0.64 for one normal mode."""
     valley: float
     """How far the histogram falls below the lower mode on either side, in [0, 1]; 0 for one mode."""
+    belief: float = 1.0
+    """How likely it is, by its place and the sides' shares, that it parts water from land and not two kinds of land,
+    in (0, 1]; 1 at the default."""
 
     @property
     def bimodal(self) -> bool:
@@ -73,17 +79,25 @@ def fit_threshold(scores: Float, default: float | None, low: float, high: float)
         return _judge(float(np.clip(_otsu(counts, edges), low, high)), counts, smooth, edges)
     cuts = np.clip([_otsu(counts, edges), _balanced(counts, edges, default), *_low_points(smooth, edges)], low, high)
     depths = np.array([_valley(counts, smooth, _bin(cut, edges)) for cut in cuts])
-    best = int(np.argmax(depths * _belief(cuts, default, low, high)))
-    cut = float(cuts[best]) if depths[best] >= _MIN_DEPTH else default
-    return _judge(cut, counts, smooth, edges)
+    beliefs = _plausible(cuts, default, low, high) * [_common(counts, _bin(cut, edges)) for cut in cuts]
+    best = int(np.argmax(depths * beliefs))
+    if depths[best] < _MIN_DEPTH:
+        return _judge(default, counts, smooth, edges)
+    return replace(_judge(float(cuts[best]), counts, smooth, edges), belief=float(beliefs[best]))
 
 
-def _belief(cuts: Float, default: float, low: float, high: float) -> Float:
+def _plausible(cuts: Float, default: float, low: float, high: float) -> Float:
     """How much a cut's place lets its valley count, in (0, 1]."""
     # Below the default a valley is as likely to part forest from fields; above it, only clear from turbid water.
     below = np.maximum(default - cuts, 0.0) / max(0.4 * (default - low), 1e-9)
     above = np.maximum(cuts - default, 0.0) / max(high - low, 1e-9)
     return np.asarray(1.0 / (1.0 + below**2 + above**2))
+
+
+def _common(counts: NDArray[np.float64], at: int) -> float:
+    """How much the share of the smaller side lets a cut's valley count, in [0.1, 1]."""
+    smaller = min(counts[:at].sum(), counts[at:].sum()) / counts.sum()
+    return float(np.clip((smaller / _RARE_SHARE) ** 2, 0.1, 1.0))
 
 
 def _histogram(seen: Float) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -16,6 +16,7 @@ from geosam.datasets import Pair, load_folder
 from geosam.finetune.augment import crop, turn, weather
 from geosam.finetune.mixing import two_places
 from geosam.finetune.recipe import DataSource, Recipe, Stage
+from geosam.finetune.repainting import repainted, shaded
 from geosam.finetune.samples import Sample, make_sample
 
 UInt8 = NDArray[np.uint8]
@@ -146,6 +147,10 @@ class Batches(Dataset[Batch]):
         odds = stage.mixed if (label == 255).any() else stage.mixed_dry
         if odds and rng.random() < odds:
             image, label = two_places((image, label), self._place(side, rng), rng)
+        if stage.repainted and rng.random() < stage.repainted:
+            image = repainted(image, label, rng)
+        if stage.shaded and rng.random() < stage.shaded:
+            image = shaded(image, label, rng)
         if rng.random() < stage.weather:
             image = weather(image, rng)
         return make_sample(image, label, rng, stage.ways if stage.prompts else (1.0, 0.0, 0.0))

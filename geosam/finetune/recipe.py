@@ -63,6 +63,10 @@ class Stage(_Recipe):
     """Share of the tiles with water that show a part of another one too (:mod:`geosam.finetune.mixing`)."""
     mixed_dry: float = Field(default=0.0, ge=0, le=1)
     """The same of those without water."""
+    repainted: float = Field(default=0.0, ge=0, le=1)
+    """Share of the tiles whose water or land gets another colour (:mod:`geosam.finetune.repainting`)."""
+    shaded: float = Field(default=0.0, ge=0, le=1)
+    """Share of the tiles over which shadows are laid."""
 
 
 class Schedule(_Recipe):
