@@ -204,6 +204,7 @@ def test_training_does_not_overwrite_a_run_unasked(recipe, tmp_path):
     with pytest.raises(DatasetError, match="has no subfolder images"):  # A fault of the data costs no earlier run.
         train(recipe, tmp_path / "nowhere", out, overwrite=True)
     assert [path.read_text() for path in files] == ["earlier", "earlier"]
+    assert [path.name for path in out.parent.iterdir()] == ["earlier"]  # Nor does it leave a folder behind.
     short = recipe.model_copy(update={"schedule": recipe.schedule.model_copy(update={"steps": 1})})
     train(short, tmp_path, out, overwrite=True)
     assert torch.load(files[0], weights_only=True)["step"] == 1

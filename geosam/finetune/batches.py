@@ -115,11 +115,11 @@ class Batches(Dataset[Batch]):
     """
 
     def __init__(self, recipe: Recipe, root: Path, cache: Path) -> None:
-        cache.mkdir(parents=True, exist_ok=True)
         self.schedule = recipe.schedule
         self.stage = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
         self.full_side = int(recipe.model.get("image_size", 512))
         self.sources = [_Source(options, root, cache) for options in recipe.data]
+        cache.mkdir(parents=True, exist_ok=True)  # A fault of the data leaves nothing behind.
         weights = np.array([source.options.weight for source in self.sources])
         self.odds = weights / weights.sum()
 
