@@ -212,6 +212,21 @@ def test_training_does_not_overwrite_a_run_unasked(recipe, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_a_part_may_end_before_its_budget_at_the_rate_that_it_has(recipe, tmp_path):
+    short = recipe.schedule.model_copy(update={"steps": 4, "stages": recipe.schedule.stages[:1]})
+    steps, rates = [], []
+    for ends in (1.0, 0.5):
+        out = tmp_path / "runs" / f"{ends}"
+        schedule = short.model_copy(update={"ends": ends})
+        train(recipe.model_copy(update={"schedule": schedule}), tmp_path, out)
+        state = torch.load(out / "state.pt", weights_only=True)
+        steps.append(state["step"])
+        rates.append(state["optimizer"]["param_groups"][0]["lr"])
+    assert steps == [4, 2]
+    assert rates[1] > rates[0]
+
+
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_frozen_parts_stay_as_they_are_and_the_backbone_learns_at_its_own_rate(recipe, tmp_path):
     changes = {"frozen": 2, "backbone_rate": 0.25, "steps": 2, "stages": recipe.schedule.stages[:1]}
     schedule = recipe.schedule.model_copy(update=changes)

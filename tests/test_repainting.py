@@ -63,6 +63,15 @@ def test_a_tile_of_one_kind_gets_one_colour(value: int) -> None:
     assert new.std() > 10
 
 
+def test_wide_water_is_no_lighter_than_a_beach() -> None:
+    rng = np.random.default_rng(4)
+    image, label = river(rng)
+    label[:] = 255
+    for limits, least, most in (((0.6, 0.6), 0.4, 0.7), ((0.6, 0.2), 0.1, 0.26)):
+        lightest = max(float(repainted(image, label, rng, limits).mean()) for _ in range(100)) / 255
+        assert least < lightest < most
+
+
 def test_shadows_darken_a_part_and_lighten_nothing() -> None:
     rng = np.random.default_rng(3)
     image = np.full((SIDE, SIDE, 3), 160, np.uint8)
@@ -76,7 +85,7 @@ def test_a_recipe_has_its_share_of_them(tmp_path, monkeypatch: pytest.MonkeyPatc
     seen: dict[str, int] = {"repainted": 0, "shaded": 0}
 
     def counted(name: str):
-        def change(image: UInt8, label: UInt8, rng: np.random.Generator) -> UInt8:
+        def change(image: UInt8, label: UInt8, rng: np.random.Generator, *how: object) -> UInt8:
             seen[name] += 1
             return 255 - image
 

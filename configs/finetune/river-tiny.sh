@@ -8,12 +8,14 @@ data=$1 out=$2 processes=${3:-2}
 export OMP_NUM_THREADS="${OMP_NUM_THREADS:-1}" HF_HUB_OFFLINE=1
 configs=$(dirname "$0")
 before=
-for part in river-tiny river-tiny-longer river-tiny-more river-tiny-mixed river-tiny-last river-tiny-prompts; do
+for part in river-tiny river-tiny-longer river-tiny-more river-tiny-mixed river-tiny-last river-tiny-prompts \
+    river-tiny-repainted river-tiny-dark river-tiny-prompts-again; do
     folder=$out/$part
+    config=$configs/${part%-again}.toml  # The prompts are learned once more when the encoder has changed.
     if [ ! -e "$folder/done" ]; then
         [ -e "$folder/state.pt" ] && resume=--resume || resume=
         python -m torch.distributed.run --standalone --nproc-per-node "$processes" -m geosam finetune \
-            --config "$configs/$part.toml" ${before:+--model "$before"} --data-root "$data" --out "$folder" $resume
+            --config "$config" ${before:+--model "$before"} --data-root "$data" --out "$folder" $resume
         touch "$folder/done"
     fi
     before=$folder/model.safetensors

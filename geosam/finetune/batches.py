@@ -148,7 +148,7 @@ class Batches(Dataset[Batch]):
         if odds and rng.random() < odds:
             image, label = two_places((image, label), self._place(side, rng), rng)
         if stage.repainted and rng.random() < stage.repainted:
-            image = repainted(image, label, rng)
+            image = repainted(image, label, rng, stage.repainted_light)
         if stage.shaded and rng.random() < stage.shaded:
             image = shaded(image, label, rng)
         if rng.random() < stage.weather:

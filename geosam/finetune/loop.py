@@ -84,7 +84,7 @@ def train(
     for step, batch in enumerate(loader, start=first):
         elapsed = ranks.agree(time.monotonic() - begun)
         done = max(elapsed / (schedule.minutes * 60), step / schedule.steps)
-        if done >= 1:
+        if done >= schedule.ends:
             break
         batches.reach(done)
         # By the agreed clock, not by the batch, which another process may have drawn a stage earlier.

@@ -65,6 +65,8 @@ class Stage(_Recipe):
     """The same of those without water."""
     repainted: float = Field(default=0.0, ge=0, le=1)
     """Share of the tiles whose water or land gets another colour (:mod:`geosam.finetune.repainting`)."""
+    repainted_light: tuple[float, float] = (0.6, 0.6)
+    """Greatest lightness of repainted water, of 1: of a line, and of a whole tile, which may be as light as a beach."""
     shaded: float = Field(default=0.0, ge=0, le=1)
     """Share of the tiles over which shadows are laid."""
 
@@ -82,6 +84,8 @@ class Schedule(_Recipe):
     frozen: int = Field(default=0, ge=0)
     """So many parts of the backbone, from its stem on, do not learn; they are dear, and know edges and colours."""
     weight_decay: float = 0.05
+    ends: float = Field(default=1.0, gt=0, le=1)
+    """Share of the budget after which it ends, at the rate that it has by then: another part goes on."""
     warmup_steps: int = 200
     clip: float = 1.0
     ema: float = 0.998

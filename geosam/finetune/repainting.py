@@ -20,28 +20,36 @@ WATER_HUES = ((1.15, 1.0, 0.78), (1.0, 1.0, 1.0), (0.85, 1.05, 0.9), (0.75, 1.0,
 """Brown, grey, green, blue and olive water: red, green and blue over their mean."""
 LAND_HUES = ((0.85, 1.15, 0.85), (0.95, 1.15, 0.75), (1.15, 1.0, 0.8), (1.0, 1.0, 1.0), (0.8, 1.1, 1.05))
 """Forest, meadow, soil, rock, and forest under haze."""
+DARKEST, LIGHTEST = 0.05, 0.6
+"""Range of the mean colours' lightness."""
 APART = 0.07
 """Least difference between the two mean colours, of a range of 1 in each of the three bands."""
 
 
-def repainted(image: UInt8, label: UInt8, rng: np.random.Generator) -> UInt8:
+def repainted(
+    image: UInt8, label: UInt8, rng: np.random.Generator, lightest: tuple[float, float] = (LIGHTEST, LIGHTEST)
+) -> UInt8:
     """Give water, land, or both another mean colour and contrast; what is drawn on them stays.
 
     Args:
         image: uint8 (h, w, 3).
         label: uint8 (h, w): 255 water, 0 dry, 128 ignore.
         rng: Draws colours, contrasts and the sharpness of the bank.
+        lightest: Greatest lightness of the water, of 1: were it a line, and were it the whole tile. What is wide,
+            light and without a mark is a beach, a desert or snow.
 
     Returns:
         uint8 (h, w, 3).
     """
     x = image.astype(np.float32) / np.float32(255)
     water = label == 255
+    limit = lightest[0] + (lightest[1] - lightest[0]) * float(water.mean())
     if not water.any() or water.all():
-        return _as_bytes(_painted(x, water | True, WATER_HUES if water.any() else LAND_HUES, rng))
+        hues, light = (WATER_HUES, limit) if water.any() else (LAND_HUES, LIGHTEST)
+        return _as_bytes(_painted(x, water | True, hues, light, rng))
     which = int(rng.integers(3))  # Water, land, both.
-    painted_water = _painted(x, water, WATER_HUES, rng) if which != 1 else x
-    painted_land = _painted(x, ~water, LAND_HUES, rng) if which != 0 else x
+    painted_water = _painted(x, water, WATER_HUES, limit, rng) if which != 1 else x
+    painted_land = _painted(x, ~water, LAND_HUES, LIGHTEST, rng) if which != 0 else x
     means = [part[mask].mean(axis=0) for part, mask in ((painted_water, water), (painted_land, ~water))]
     if np.abs(means[0] - means[1]).max() < APART:
         return image
@@ -64,10 +72,10 @@ def shaded(image: UInt8, label: UInt8, rng: np.random.Generator) -> UInt8:
     return _as_bytes(x * (1 - dark * (1 - np.minimum(tint, 1.0))))
 
 
-def _painted(x: Float, where: NDArray[np.bool_], hues: Hues, rng: np.random.Generator) -> Float:
+def _painted(x: Float, where: NDArray[np.bool_], hues: Hues, lightest: float, rng: np.random.Generator) -> Float:
     """The whole picture with the part's mean moved to a drawn colour, and its contrast changed."""
     hue = np.array(hues[int(rng.integers(len(hues)))]) * np.exp(rng.normal(0, 0.06, 3))
-    colour = (hue * np.exp(rng.uniform(np.log(0.05), np.log(0.6)))).astype(np.float32)
+    colour = (hue * np.exp(rng.uniform(np.log(DARKEST), np.log(lightest)))).astype(np.float32)
     rest = x - x[where].mean(axis=0)
     if rng.random() < 0.5:
         rest = np.repeat(rest.mean(axis=2, keepdims=True), 3, axis=2)
