@@ -33,8 +33,8 @@ def of(**stages: dict[str, Any]) -> SegmentOptions:
     return SegmentOptions.from_mapping({"scene": {"gsd": "native"}, **stages})
 
 
-def opened(path: Path) -> Scene:
-    return Scene.open(path, of().scene)
+def opened(path: Path, **scene: Any) -> Scene:
+    return Scene.open(path, of(scene={"gsd": "native", **scene}).scene)
 
 
 @pytest.fixture(scope="module")
@@ -224,6 +224,17 @@ def test_a_look_with_the_model_costs_its_tiles_and_may_find_anything(ortho: Path
     assert (found.look.wet_low, found.look.wet_high) == (0, found.look.tiles)
     assert found.look.tiles_of_guess
     assert found.seconds["coarse"] > found.look.tiles_of_guess * MEASURED.tile_s
+
+
+def test_a_large_scene_of_colours_alone_is_looked_at_with_the_model(
+    ortho: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colours = opened(ortho, bands="red=1,green=2,blue=3")
+    assert estimate_run(colours, of(), measured=MEASURED).look.tiles_of_guess == 0
+    monkeypatch.setattr("geosam.pipeline.guess.LOOK_SIDE_PX", 100)
+    assert estimate_run(colours, of(), measured=MEASURED).look.tiles_of_guess
+    assert estimate_run(opened(ortho), of(), measured=MEASURED).look.tiles_of_guess == 0
+    assert estimate_run(colours, of(model={"name": "sam-vit-base"}), measured=MEASURED).look.tiles_of_guess == 0
 
 
 def test_a_mask_of_ones_own_is_the_guess(ortho: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -117,6 +117,25 @@ def test_the_model_is_asked_for_the_first_guess_where_that_is_wanted(river_tif):
     assert coarse["water_fraction"] == pytest.approx(24 / 200, abs=0.01)
 
 
+def test_a_large_scene_of_colours_alone_is_looked_at_by_the_model(river_tif, monkeypatch):
+    """Unless it has infrared, a rule's threshold is given, all tiles are run, or the model needs prompts."""
+    rgb = {"scene": {"bands": "red=1,green=2,blue=3"}}
+
+    def method(model, **asked):
+        return segment(river_tif, options(**asked), model=model).report["coarse"]["method"]
+
+    assert method(DarkIsWater(), **rgb) == "rgb"
+    monkeypatch.setattr("geosam.pipeline.guess.LOOK_SIDE_PX", 100)
+    assert method(DarkIsWater(), **rgb) == "learned"
+    assert method(DarkIsWater(), **rgb, coarse={"method": "rgb"}) == "rgb"
+    assert method(DarkIsWater(), **rgb, coarse={"threshold": 0.3}) == "rgb"
+    assert method(DarkIsWater(), **rgb, tiles={"which": "all"}) == "rgb"
+    assert method(DarkIsWater()).startswith("ndwi")
+    prompted = DarkIsWater()
+    prompted.understands = frozenset({"points", "mask"})
+    assert method(prompted, **rgb) == "rgb"
+
+
 def test_near_infrared_is_trusted_before_the_model(river_tif):
     coarse = segment(river_tif, model=DarkIsWater()).report["coarse"]
     assert coarse["method"].startswith("ndwi")

@@ -127,8 +127,8 @@ coarse_option: Decorator[Any] = stage_option(
     "--coarse",
     key="coarse.method",
     metavar="METHOD|FILE",
-    help="First guess of water: auto, mndwi, awei, awei-sh, ndwi-ndvi, ndwi, rgb, exg, dark, hsv, learned, "
-    "or a raster or vector file that holds a mask.",
+    help="First guess of water: auto (an index with infrared, else learned or rgb), mndwi, awei, awei-sh, ndwi-ndvi, "
+    "ndwi, rgb, exg, dark, hsv, learned, or a raster or vector file that holds a mask.",
 )
 """``--coarse``: the rule of the first guess, or a file that holds one."""
 

@@ -99,6 +99,11 @@ def _candidates(scene: Scene, method: str) -> list[Rule]:
     return [rule]
 
 
+def has_index(scene: Scene) -> bool:
+    """Whether a scene has the bands of any spectral index of water, infrared among them."""
+    return any(not _missing(rule, scene) for rule in BAND_RULES.values())
+
+
 def _missing(rule: Rule, scene: Scene) -> list[str]:
     return [role for role in rule.roles if role not in scene.bands]
 

@@ -16,9 +16,11 @@ from typing import TYPE_CHECKING
 from rasterio.windows import Window
 
 from geosam.coarse import coarse_mask
+from geosam.coarse.choose import has_index
 from geosam.estimate.sampling import Sample, sample
+from geosam.models.registry import MODELS
 from geosam.options import CoarseOptions, SegmentOptions
-from geosam.pipeline.guess import LOOK_SIDE_PX, guess_needed, runs_everywhere
+from geosam.pipeline.guess import LOOK_SIDE_PX, guess_needed, looks_itself, runs_everywhere
 from geosam.prompts.given import way_of
 from geosam.prompts.opening import read_given
 from geosam.scene.cache import bounded_cache, cache_bytes
@@ -68,7 +70,7 @@ def look_at(scene: Scene, options: SegmentOptions, plan: TilePlan) -> Look:
     with bounded_cache(cache_bytes(scene.decoder.header)):
         if guess_needed(options) is not None:
             return _without_guess(scene, options, plan)
-        if options.coarse.method == "learned":
+        if options.coarse.method == "learned" or looks_itself(scene, options, _understood(options)):
             return _learned(scene, options, plan)
         small = scene.decoded_px() <= WHOLE_PX and not is_remote(scene.source)
         look = (_whole if small else _sampled)(scene, options, plan)
@@ -98,11 +100,17 @@ def _with_given(look: Look, scene: Scene, options: SegmentOptions, plan: TilePla
 
 def _learned(scene: Scene, options: SegmentOptions, plan: TilePlan) -> Look:
     """The model guesses, on every tile of a look. What it will find is not known: at best what a rule does."""
-    by_rule = options.model_copy(update={"coarse": CoarseOptions()})
+    by_rule = options.model_copy(update={"coarse": CoarseOptions(method="auto" if has_index(scene) else "rgb")})
     side = max(scene.shape)
     seen = scene.decimated(side // 2) if side > LOOK_SIDE_PX and scene.has_crs else scene
     tiles = len(plan_tiles(seen.shape, plan.tile_px, plan.overlap_px))
     return replace(look_at(scene, by_rule, plan), tiles_of_guess=tiles, wet_low=0, wet_high=len(plan))
+
+
+def _understood(options: SegmentOptions) -> tuple[str, ...]:
+    """What the model understands by its name; a file's weights are not loaded for it, and taken to need prompts."""
+    spec = MODELS.get(options.model.name)
+    return spec.understands if spec else ()
 
 
 def _whole(scene: Scene, options: SegmentOptions, plan: TilePlan) -> Look:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window
 
 from geosam.coarse import CoarseMask, coarse_mask
+from geosam.coarse.choose import has_index
 from geosam.errors import ModelError
 from geosam.models.registry import that_understand
 from geosam.options import SceneOptions, SegmentOptions
@@ -37,6 +38,10 @@ LEAST_SIDE_PX = 512
 LOOK_SIDE_PX = 1024
 """A scene up to this size is looked at in full by the ``learned`` coarse mask, a larger one at half
 resolution, which costs a quarter of a full run."""
+
+LOOK_THRESHOLD = 0.2
+"""Probability over which that look says water. Low, since a tile without any is not run: at 0.5, half the
+resolution missed narrow rivers that the run finds (benchmarks/first_guess.py)."""
 
 
 def at_working_gsd(scene: Scene, options: SceneOptions) -> Scene:
@@ -112,14 +117,26 @@ def first_guess(
 ) -> CoarseMask:
     """The coarse mask, by an index or a colour rule, or by the model itself without prompts.
 
-    ``auto`` takes an index where the scene has infrared, else the colour rule ``rgb``: on every set that river-tiny
-    was scored on its result is better than the rule's mask, and on five of eight better than what it makes of its own
-    first look (``learned``). ``run`` computes that look; None: :func:`geosam.predict.run` does.
+    ``auto`` takes an index where the scene has infrared, else what :func:`looks_itself` says, else the colour rule
+    ``rgb``. ``run`` computes a look of the model; None: :func:`geosam.predict.run` does.
     """
-    if options.coarse.method == "learned":
+    if options.coarse.method == "learned" or looks_itself(scene, options, model.understands):
         return _learned(scene, model, options, folder, progress, run)
     mask = coarse_mask(scene, options.coarse, path=folder / "coarse.tif", progress=progress)
     return replace(mask, trust=2 * mask.trust) if scene.gsd_m > COARSEST_GSD_M else mask
+
+
+def looks_itself(scene: Scene, options: SegmentOptions, understands: Collection[str]) -> bool:
+    """Whether ``auto`` means a look by the model: a large scene of colours alone, and a model that needs no prompt.
+
+    There a colour rule calls something water in nearly every tile. The look costs a quarter of a run and leaves out
+    what is dry, and on no set of benchmarks/first_guess.py is the result worse. A small scene is run in full anyway,
+    as is one of which all tiles are asked for.
+    """
+    coarse = options.coarse
+    asked = coarse.method == "auto" and coarse.threshold is None and options.tiles.which != "all"
+    fits = "none" in understands and scene.has_crs and max(scene.shape) > LOOK_SIDE_PX
+    return asked and fits and not has_index(scene)
 
 
 def _learned(
@@ -134,11 +151,12 @@ def _learned(
 
     side = max(scene.shape)
     look = scene.decimated(side // 2) if side > LOOK_SIDE_PX and scene.has_crs else scene
-    threshold = 0.5 if options.coarse.threshold is None else options.coarse.threshold
+    threshold = LOOK_THRESHOLD if options.coarse.threshold is None else options.coarse.threshold
     seen = unprompted(look, model, options, folder / "look.tif", threshold=threshold, progress=progress, runner=run)
     from_file = options.coarse.model_copy(update={"method": str(seen), "threshold": None})
     found = coarse_mask(scene, from_file, path=folder / "coarse.tif")
-    reason = f"learned: {model.name} without prompts at {_metres(look)}"
+    why = "asked for" if options.coarse.method == "learned" else "no infrared band is there"
+    reason = f"learned: {why}; {model.name} without prompts at {_metres(look)}, probability over {threshold:g}."
     return replace(found, method="learned", threshold=threshold, reason=reason)
 
 
